@@ -1,0 +1,150 @@
+"""Convolutional encoder and decoder for images.
+
+Every operation is local (no attention, no statistics over the image), so a stack takes any size,
+and a large image can be coded in tiles that overlap by :attr:`ConvEncoder.context` pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel, [B, C, H, W] (Ba et al., 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv3x3(silu(conv3x3(norm(x))))``; starts as the identity."""
+
+    context = 2
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.expand = nn.Conv2d(channels, channels, 3, padding=1)
+        self.activation = nn.SiLU()
+        self.project = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.project(self.activation(self.expand(self.norm(x))))
+        return x + residual
+
+
+class ConvEncoder(nn.Module):
+    """Images to a grid of latents.
+
+    Pixels are first folded into channels (patch x patch), so no layer runs at full resolution;
+    every further stage halves the resolution.
+
+    Args:
+        channels: width of each stage, finest first.
+        blocks: residual blocks of each stage.
+        patch: side of the pixel blocks folded into channels.
+        dim: D, the dimension of a latent.
+        in_channels: image channels C.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        *,
+        patch: int = 4,
+        dim: int = 16,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.config = _stack_config(channels, blocks, patch, dim, in_channels)
+        self.dim = dim
+        self.downsample = patch * 2 ** (len(channels) - 1)
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(patch),
+            nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1),
+        ]
+        self.context = patch  # pixels that a latent sees beyond its own block, each side
+        for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
+            if stage:
+                layers.append(nn.Conv2d(channels[stage - 1], width, 2, stride=2))
+            layers += [ResidualBlock(width) for _ in range(count)]
+            self.context += patch * 2**stage * ResidualBlock.context * count
+        layers += [ChannelNorm(channels[-1]), nn.Conv2d(channels[-1], dim, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float [B, C, H, W], H and W multiples of ``downsample`` -> [B, h, w, D]."""
+        latents: Tensor = self.layers(images)
+        return latents.permute(0, 2, 3, 1)
+
+
+class ConvDecoder(nn.Module):
+    """A grid of latents to images: the mirror of :class:`ConvEncoder`.
+
+    Args:
+        channels: width of each stage, finest first (as for the encoder).
+        blocks: residual blocks of each stage, finest first.
+        patch: side of the pixel blocks that the last layer unfolds.
+        dim: D, the dimension of a latent.
+        in_channels: image channels C.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        *,
+        patch: int = 4,
+        dim: int = 16,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.config = _stack_config(channels, blocks, patch, dim, in_channels)
+        self.dim = dim
+        self.downsample = patch * 2 ** (len(channels) - 1)
+        layers: list[nn.Module] = [nn.Conv2d(dim, channels[-1], 3, padding=1)]
+        self.context = self.downsample  # pixels around a block that its latent's neighbours touch
+        for stage in reversed(range(len(channels))):
+            layers += [ResidualBlock(channels[stage]) for _ in range(blocks[stage])]
+            self.context += patch * 2**stage * ResidualBlock.context * blocks[stage]
+            if stage:
+                layers += [nn.Conv2d(channels[stage], 4 * channels[stage - 1], 1)]
+                layers += [nn.PixelShuffle(2)]
+        layers += [
+            ChannelNorm(channels[0]),
+            nn.Conv2d(channels[0], in_channels * patch**2, 3, padding=1),
+            nn.PixelShuffle(patch),
+        ]
+        self.context += patch
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """[B, h, w, D] -> float [B, C, H, W], H = h * ``downsample``."""
+        images: Tensor = self.layers(latents.permute(0, 3, 1, 2))
+        return images
+
+
+def _stack_config(
+    channels: Sequence[int], blocks: Sequence[int], patch: int, dim: int, in_channels: int
+) -> dict[str, Any]:
+    if not channels or len(channels) != len(blocks):
+        raise ValueError(f"channels and blocks must pair up, not {channels} and {blocks}")
+    return {
+        "type": "conv",
+        "channels": list(channels),
+        "blocks": list(blocks),
+        "patch": patch,
+        "dim": dim,
+        "in_channels": in_channels,
+    }

@@ -1,0 +1,122 @@
+"""Residual quantization: each codebook codes what the ones before it left over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqtok.quantizers.base import (
+    Quantized,
+    Quantizer,
+    check_codes,
+    check_latents,
+    check_num_codebooks,
+)
+from vqtok.quantizers.gradients import GRADIENTS
+
+
+class ResidualQuantizer(Quantizer):
+    """A stack of quantizers on successive residuals (Zeghidour et al., 2021, arXiv:2107.03312).
+
+    Args:
+        layers: quantizers of one dimension; the first codes the latents, each next one what is
+            left. The first q codes of a position are a coarser description of it, so one model
+            serves Q rates.
+        dropout: in training, each sample (first axis of the latents) uses, with this
+            probability, only its first q codebooks, q uniform in 1..Q; the others code nothing
+            and learn nothing from it.
+        gradient: ``"straight_through"`` or ``"rotation"``, from the sum of the codebooks to the
+            latents.
+
+    Losses: the means over layers of each layer's losses. Metrics: each layer's, as [Q].
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Quantizer],
+        *,
+        dropout: float = 0.0,
+        gradient: str = "straight_through",
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("a ResidualQuantizer needs at least one layer")
+        if len({layer.dim for layer in layers}) != 1:
+            raise ValueError(f"layers differ in dim: {[layer.dim for layer in layers]}")
+        if any(len(layer.codebook_sizes) != 1 for layer in layers):
+            raise ValueError("each layer of a ResidualQuantizer must have one codebook")
+        if not 0 <= dropout <= 1 or gradient not in GRADIENTS:
+            raise ValueError(
+                f"dropout must be in [0, 1] and gradient one of {tuple(GRADIENTS)}, "
+                f"not {dropout} and {gradient!r}"
+            )
+        self.config: dict[str, Any] = {
+            "type": "residual",
+            "layers": [layer.config for layer in layers],
+            "dropout": dropout,
+            "gradient": gradient,
+        }
+        self.dim = layers[0].dim
+        self.layers = nn.ModuleList(layers)
+        self.dropout = dropout
+        self.pass_gradient = GRADIENTS[gradient]
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return tuple(layer.codebook_sizes[0] for layer in self._quantizers())
+
+    def forward(
+        self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+    ) -> Quantized:
+        check_latents(latents, self.dim, mask)
+        used = check_num_codebooks(num_codebooks, len(self.layers))
+        with torch.autocast(latents.device.type, enabled=False):
+            target = latents.float()
+            keep = self._draw_num_codebooks(target, used)
+            total = torch.zeros_like(target)
+            results: list[Quantized] = []
+            for index, layer in enumerate(self._quantizers()[:used]):
+                active = mask
+                if keep is not None:
+                    still = keep > index
+                    active = still if mask is None else still & mask
+                result = layer(target - total, active)
+                part = result.quantized.detach()
+                total = total + (part if keep is None else part * still[..., None])
+                results.append(result)
+            quantized = self.pass_gradient(target, total)
+        losses = {
+            name: torch.stack([result.losses[name] for result in results]).mean()
+            for name in results[0].losses
+        }
+        metrics = {
+            name: torch.cat([result.metrics[name] for result in results])
+            for name in results[0].metrics
+        }
+        codes = torch.cat([result.codes for result in results], dim=-1)
+        return Quantized(quantized.to(latents.dtype), codes, losses, metrics)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        check_codes(codes, self.codebook_sizes)
+        total = self._quantizers()[0].embed(codes[..., :1])
+        for index in range(1, codes.shape[-1]):
+            total = total + self._quantizers()[index].embed(codes[..., index : index + 1])
+        return total
+
+    def _quantizers(self) -> list[Quantizer]:
+        return [layer for layer in self.layers if isinstance(layer, Quantizer)]
+
+    def _draw_num_codebooks(self, latents: Tensor, used: int) -> Tensor | None:
+        """int64 [...]: how many codebooks each position uses; None when all use all."""
+        if not self.training or self.dropout == 0 or used == 1:
+            return None
+        samples = latents.shape[0]
+        device = latents.device
+        drawn = torch.randint(1, used + 1, (samples,), device=device)
+        dropped = torch.rand(samples, device=device) < self.dropout
+        keep = torch.where(dropped, drawn, used)
+        shape = (samples,) + (1,) * (latents.ndim - 2)
+        return keep.reshape(shape).expand(latents.shape[:-1])

@@ -1,0 +1,96 @@
+"""Training state on disk: one safetensors file, replaced atomically, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vqtok.errors import DataError
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    run: dict[str, Any],
+    model: nn.Module,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.AdamW,
+) -> None:
+    """Write the state after ``step`` steps.
+
+    Args:
+        folder: of the run.
+        step: steps done.
+        run: the JSON-able description that a resuming run must match.
+        model: its parameters and buffers are stored.
+        average: the running mean of the parameters, by name.
+        optimizer: over ``model.parameters()`` in order.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    metadata = {"step": str(step), "run": json.dumps(run, sort_keys=True)}
+    path = folder / CHECKPOINT_NAME
+    temporary = folder / f"{CHECKPOINT_NAME}.tmp.{uuid.uuid4().hex}"
+    try:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(folder: Path) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
+    """The steps done, the run's description and the tensors.
+
+    Raises:
+        DataError: the file is not a checkpoint of ours.
+    """
+    path = folder / CHECKPOINT_NAME
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return int(metadata["step"]), json.loads(metadata["run"]), tensors
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is not a training checkpoint ({error}); remove it") from error
+
+
+def restore(
+    tensors: dict[str, Tensor],
+    model: nn.Module,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.AdamW,
+) -> None:
+    """Put a checkpoint's tensors back in place."""
+    model.load_state_dict(_under("model.", tensors))
+    for name, tensor in _under("average.", tensors).items():
+        average[name].copy_(tensor)
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {
+            key.removeprefix("optimizer.").split(".", 1)[0]: tensor
+            for key, tensor in tensors.items()
+            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
+        }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
