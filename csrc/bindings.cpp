@@ -1,0 +1,82 @@
+// The table of contents of the native module. Arrays arrive as addresses and sizes: Python has
+// checked shapes, dtypes and contiguity (vqtok/ops), and keeps the memory alive during the call.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "cpu/bits.h"
+#include "cpu/ema.h"
+#include "cpu/isa.h"
+#include "cpu/nearest.h"
+
+namespace py = pybind11;
+using namespace vqtok;
+
+namespace {
+
+template <class T> T* at(uintptr_t address) { return reinterpret_cast<T*>(address); }
+
+py::list isas() {
+  int count = 0;
+  const Isa* all = compiled_isas(&count);
+  py::list names;
+  for (int i = 0; i < count; ++i)
+    if (all[i].supported()) names.append(all[i].name);
+  return names;
+}
+
+py::tuple nearest_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride, uintptr_t codebook,
+                      int codebook_dtype, int64_t size, int64_t codebook_stride, int64_t dim,
+                      uintptr_t codes, int threads, const std::string& isa) {
+  const Matrix rows_matrix{at<void>(x), static_cast<DType>(x_dtype), rows, dim, x_stride};
+  const Matrix code_matrix{at<void>(codebook), static_cast<DType>(codebook_dtype), size, dim,
+                           codebook_stride};
+  int64_t bad_row = -1, bad_code = -1;
+  {
+    py::gil_scoped_release release;
+    const PackedCodebook packed(code_matrix, threads);
+    bad_code = packed.first_bad_code;
+    bad_row = nearest(packed, rows_matrix, at<int64_t>(codes), threads,
+                      *choose_isa(isa.c_str()).nearest);
+  }
+  return py::make_tuple(bad_row, bad_code);
+}
+
+int64_t pack_bits_cpu(uintptr_t codes, int bytes, bool is_signed, int64_t count, int bits,
+                      uintptr_t packed, int threads) {
+  py::gil_scoped_release release;
+  return pack_bits(at<void>(codes), {bytes, is_signed}, count, bits, at<uint8_t>(packed), threads);
+}
+
+void unpack_bits_cpu(uintptr_t packed, int64_t count, int bits, uintptr_t codes, int threads) {
+  py::gil_scoped_release release;
+  unpack_bits(at<uint8_t>(packed), count, bits, at<int64_t>(codes), threads);
+}
+
+int64_t ema_update_cpu(uintptr_t x, int dtype, int64_t rows, int64_t dim, int64_t stride,
+                       uintptr_t codes, int64_t size, uintptr_t counts, uintptr_t sums,
+                       int threads) {
+  py::gil_scoped_release release;
+  const Matrix matrix{at<void>(x), static_cast<DType>(dtype), rows, dim, stride};
+  return ema_update(matrix, at<int64_t>(codes), size, at<int64_t>(counts), at<void>(sums), threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Native kernels of vqtok; use vqtok.ops.";
+  m.def("isas", &isas, "The instruction sets that this CPU can run, weakest first.");
+  m.def("nearest_cpu", &nearest_cpu, py::arg("x"), py::arg("x_dtype"), py::arg("rows"),
+        py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"), py::arg("size"),
+        py::arg("codebook_stride"), py::arg("dim"), py::arg("codes"), py::arg("threads"),
+        py::arg("isa"), "Returns (first row with NaN or Inf or -1, first such code or -1).");
+  m.def("pack_bits_cpu", &pack_bits_cpu, py::arg("codes"), py::arg("bytes"), py::arg("is_signed"),
+        py::arg("count"), py::arg("bits"), py::arg("packed"), py::arg("threads"),
+        "Returns the position of the first code that does not fit, or -1.");
+  m.def("unpack_bits_cpu", &unpack_bits_cpu, py::arg("packed"), py::arg("count"), py::arg("bits"),
+        py::arg("codes"), py::arg("threads"));
+  m.def("ema_update_cpu", &ema_update_cpu, py::arg("x"), py::arg("dtype"), py::arg("rows"),
+        py::arg("dim"), py::arg("stride"), py::arg("codes"), py::arg("size"), py::arg("counts"),
+        py::arg("sums"), py::arg("threads"),
+        "Returns the first row whose code is outside the codebook, or -1.");
+}

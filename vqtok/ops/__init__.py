@@ -1,0 +1,30 @@
+"""Native kernels behind plain functions, each beside its reference in :mod:`vqtok.ops.reference`.
+
+======================  ============================================================
+nearest                 exact nearest-code lookup, the heart of every VQ layer
+ema_update              per-code counts and sums, for EMA codebooks and k-means
+pack_bits, unpack_bits  fixed-width bit packing (:mod:`vqtok.ops.bits` for numpy)
+native_available        whether the compiled module is in use
+======================  ============================================================
+
+Importing this package does not import torch; the first use of a torch function does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vqtok.ops.native import native_available
+
+if TYPE_CHECKING:
+    from vqtok.ops.library import ema_update, nearest, pack_bits, unpack_bits
+
+__all__ = ["ema_update", "native_available", "nearest", "pack_bits", "unpack_bits"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from vqtok.ops import library
+
+        return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
