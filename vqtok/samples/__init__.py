@@ -1,0 +1,12 @@
+"""A few free photos in the package, for demos and tests; SOURCES.md lists authors and licences."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def photos() -> list[Path]:
+    """The bundled photos: JPEG, 451 to 640 pixels on the longer side, sorted by name."""
+    folder = Path(str(files(__name__) / "photos"))
+    return sorted(folder.glob("*.jpg"))
