@@ -1,0 +1,26 @@
+"""Token datasets: immutable safetensors shards and a manifest. FORMAT.md is the definition.
+
+Reading and writing need numpy only.
+"""
+
+from __future__ import annotations
+
+from vqtok.tokens.header import Header
+from vqtok.tokens.manifest import Manifest, ShardInfo, read_manifest, write_manifest
+from vqtok.tokens.reader import ShardReader, TokenReader
+from vqtok.tokens.verify import Problem, verify
+from vqtok.tokens.writer import Sample, write_shard
+
+__all__ = [
+    "Header",
+    "Manifest",
+    "Problem",
+    "Sample",
+    "ShardInfo",
+    "ShardReader",
+    "TokenReader",
+    "read_manifest",
+    "verify",
+    "write_manifest",
+    "write_shard",
+]

@@ -1,0 +1,62 @@
+"""Files appear complete or not at all: temporary name, fsync, rename, fsync of the directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_TEMPORARY = re.compile(r"\.tmp\.[0-9a-f]{32}$")
+
+
+def temporary_name(path: Path) -> Path:
+    """A fresh name beside ``path`` that :func:`remove_temporaries` recognises as a leftover."""
+    return path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex}")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the name ``path`` when the block ends without an error.
+
+    After a return the content and the name are on disk. After an exception ``path`` is as it was
+    before and the temporary file is gone; after a kill the temporary file may be left over.
+    """
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def sync_directory(folder: Path) -> None:
+    """Make renames and removals inside ``folder`` durable (a no-op where the OS cannot)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether ``path`` is named like an unfinished file of :func:`atomic_write`."""
+    return _TEMPORARY.search(path.name) is not None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete the unfinished files that a killed run left in ``folder``."""
+    for path in folder.iterdir():
+        if is_temporary(path):
+            path.unlink()

@@ -1,0 +1,137 @@
+"""What all samples of a dataset have in common: the header of FORMAT.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vqtok.errors import DataError
+
+FORMAT = "vqtok.tokens"
+FORMAT_VERSION = 1
+DIMS = {"image": ("h", "w"), "audio": ("t",)}
+PACKINGS = ("plain", "bits")
+MAX_CODEBOOK_SIZE = 1 << 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The header of a shard and of a dataset.
+
+    ``tokenizer``: fingerprint of the tokenizer that made the codes. ``tokenizer_name``: what a
+    person calls it. ``codebook_sizes``: K of each codebook, each in [1, 2**32]. ``modality``:
+    "image" or "audio". ``packing``: "plain" or "bits". ``dims``: names of the axes of a sample's
+    codes without the codebook axis; by default those of the modality.
+
+    Raises ValueError when a field has no meaning in this format version.
+    """
+
+    tokenizer: str
+    tokenizer_name: str
+    codebook_sizes: tuple[int, ...]
+    modality: str = "image"
+    packing: str = "plain"
+    dims: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(
+                f"token format version {self.format_version!r} is not readable by this vqtok "
+                f"(it knows version {FORMAT_VERSION}): install a newer vqtok"
+            )
+        for name in ("tokenizer", "tokenizer_name"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a string, got {getattr(self, name)!r}")
+        if self.modality not in DIMS:
+            raise ValueError(f"modality must be one of {tuple(DIMS)}, got {self.modality!r}")
+        if self.packing not in PACKINGS:
+            raise ValueError(f"packing must be one of {PACKINGS}, got {self.packing!r}")
+        object.__setattr__(self, "codebook_sizes", tuple(self.codebook_sizes))
+        if not self.codebook_sizes or not all(_is_size(k) for k in self.codebook_sizes):
+            raise ValueError(
+                f"codebook_sizes must be integers in [1, 2**32], got {self.codebook_sizes!r}"
+            )
+        object.__setattr__(self, "dims", tuple(self.dims) or DIMS[self.modality])
+        if not all(isinstance(name, str) and name for name in self.dims):
+            raise ValueError(f"dims must be names of axes, got {self.dims!r}")
+
+    @property
+    def num_codebooks(self) -> int:
+        """Q, the size of the last axis of a sample's codes."""
+        return len(self.codebook_sizes)
+
+    @property
+    def bits_per_code(self) -> tuple[int, ...]:
+        """Fixed-width bits of a code of each codebook: ceil(log2 K), and 1 for K = 1."""
+        return tuple(max(1, (size - 1).bit_length()) for size in self.codebook_sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of FORMAT.md, section "Header"."""
+        return {
+            "format": FORMAT,
+            "format_version": self.format_version,
+            "tokenizer": self.tokenizer,
+            "tokenizer_name": self.tokenizer_name,
+            "codebook_sizes": list(self.codebook_sizes),
+            "modality": self.modality,
+            "packing": self.packing,
+            "dims": list(self.dims),
+        }
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Header:
+        """Read a header; ``where`` names the file in the DataError of a wrong one."""
+        if not isinstance(value, Mapping) or value.get("format") != FORMAT:
+            raise DataError(f"{where}: not a vqtok token file (no {FORMAT!r} header)")
+        fields = ("format_version", "tokenizer", "tokenizer_name", "modality", "packing")
+        try:
+            sizes, dims = value["codebook_sizes"], value["dims"]
+            if not (isinstance(sizes, list) and isinstance(dims, list) and sizes and dims):
+                raise ValueError("codebook_sizes and dims must be non-empty lists")
+            return cls(
+                codebook_sizes=tuple(sizes),
+                dims=tuple(dims),
+                **{name: value[name] for name in fields},
+            )
+        except KeyError as error:
+            raise DataError(f"{where}: the header lacks {error}") from error
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MAX_CODEBOOK_SIZE
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """Strict JSON: UTF-8, no repeated keys, no NaN; DataError naming ``where`` otherwise."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from error
+
+
+def dump_json(value: object) -> bytes:
+    """Compact JSON as UTF-8; text that UTF-8 cannot hold (lone surrogates) is escaped.
+
+    Raises ValueError for NaN and infinities, TypeError for what JSON cannot hold.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is repeated")
+    return result
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
