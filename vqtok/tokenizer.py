@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder, build_autoencoder
 from vqtok.errors import DataError, UsageError
+from vqtok.nn import channels_last
 from vqtok.quantizers.base import check_num_codebooks
 
 CONFIG_NAME = "config.json"
@@ -54,8 +55,8 @@ class Tokenizer:
     def __init__(
         self, autoencoder: Autoencoder, *, name: str, training: Mapping[str, Any] | None = None
     ) -> None:
-        self.autoencoder = autoencoder.float().eval().to(memory_format=torch.channels_last)
-        self.autoencoder.requires_grad_(False)
+        self.autoencoder: Autoencoder = autoencoder.float().eval().requires_grad_(False)
+        channels_last(self.autoencoder)
         self.name = name
         self.training = dict(training or {})
         self.fingerprint = _fingerprint(autoencoder)
@@ -79,7 +80,7 @@ class Tokenizer:
     @property
     def downsample(self) -> int:
         """Pixels per code, each way."""
-        return int(self.autoencoder.encoder.downsample)
+        return self.autoencoder.encoder.downsample
 
     @property
     def device(self) -> torch.device:
@@ -161,11 +162,11 @@ class Tokenizer:
 
     @property
     def _encoder_margin(self) -> int:
-        return -(-int(self.autoencoder.encoder.context) // self.downsample)
+        return -(-self.autoencoder.encoder.context // self.downsample)
 
     @property
     def _decoder_margin(self) -> int:
-        return -(-int(self.autoencoder.decoder.context) // self.downsample)
+        return -(-self.autoencoder.decoder.context // self.downsample)
 
     def _pixels(self, codes: slice) -> slice:
         return slice(codes.start * self.downsample, codes.stop * self.downsample)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqtok.nn import build_decoder, build_encoder
+from vqtok.nn import Stack, build_decoder, build_encoder
 from vqtok.quantizers import Quantized, Quantizer, build_quantizer
 
 
@@ -48,9 +48,9 @@ class Autoencoder(nn.Module):
     """Encoder, quantizer and decoder with their losses.
 
     Args:
-        encoder: images [B, C, H, W] in [-1, 1] to latents [..., D]; has ``config``.
+        encoder: images [B, C, H, W] in [-1, 1] to latents [..., D].
         quantizer: the bottleneck.
-        decoder: latents [..., D] to images; has ``config``.
+        decoder: latents [..., D] to images.
         reconstruction_loss: a name in :data:`RECONSTRUCTION_LOSSES`.
         loss_weights: the weight of each named term in the total; terms that are not named
             weigh 1.
@@ -58,9 +58,9 @@ class Autoencoder(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Stack,
         quantizer: Quantizer,
-        decoder: nn.Module,
+        decoder: Stack,
         *,
         reconstruction_loss: str = "mse",
         loss_weights: Mapping[str, float] | None = None,
@@ -71,9 +71,9 @@ class Autoencoder(nn.Module):
                 f"unknown reconstruction loss {reconstruction_loss!r}, "
                 f"expected one of {list(RECONSTRUCTION_LOSSES)}"
             )
-        self.encoder = encoder
-        self.quantizer = quantizer
-        self.decoder = decoder
+        self.encoder: Stack = encoder
+        self.quantizer: Quantizer = quantizer
+        self.decoder: Stack = decoder
         self.reconstruction_loss = reconstruction_loss
         self.loss_weights = dict(loss_weights or {})
 

@@ -48,7 +48,7 @@ def residual_conv(
         ConvEncoder(encoder_channels, encoder_blocks, dim=dim),
         ResidualQuantizer(layers, dropout=0.5),
         ConvDecoder(decoder_channels, decoder_blocks, dim=dim),
-        loss_weights={"commitment": 0.01},
+        loss_weights={"commitment": 0.1},
     )
 
 

@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from vqtok.tokenizer import Tokenizer
     from vqtok.training import PhotoCrops, TrainConfig, Trainer
 
-    if args.steps < 1 or args.batch_size < 1 or args.save_every < 1:
-        raise UsageError("--steps, --batch-size and --save-every must be at least 1")
+    if args.steps < 1 or args.batch_size < 1 or args.save_every < 1 or args.crop < 1:
+        raise UsageError("--steps, --batch-size, --crop and --save-every must be at least 1")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     try:
@@ -71,9 +71,6 @@ def run(args: argparse.Namespace) -> int:
     if args.init is not None:
         start = Tokenizer.from_pretrained(args.init).autoencoder
         model_config, init = start.config, start.state_dict()
-    downsample = 2 ** len(model_config["encoder"]["channels"]) // 2 * model_config["encoder"]["patch"]
-    if args.crop < downsample or args.crop % downsample:
-        raise UsageError(f"--crop must be a multiple of {downsample}, not {args.crop}")
     config = TrainConfig(
         steps=args.steps,
         batch_size=args.batch_size,

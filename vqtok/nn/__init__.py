@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from vqtok.nn.conv import ConvDecoder, ConvEncoder
+from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
 
-__all__ = ["DECODERS", "ENCODERS", "ConvDecoder", "ConvEncoder", "build_decoder", "build_encoder"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Stack",
+    "build_decoder",
+    "build_encoder",
+    "channels_last",
+]
 
-ENCODERS: dict[str, type[nn.Module]] = {"conv": ConvEncoder}
-DECODERS: dict[str, type[nn.Module]] = {"conv": ConvDecoder}
+ENCODERS: dict[str, type[Stack]] = {"conv": ConvEncoder}
+DECODERS: dict[str, type[Stack]] = {"conv": ConvDecoder}
 
 
-def build_encoder(config: Mapping[str, Any]) -> nn.Module:
+def build_encoder(config: Mapping[str, Any]) -> Stack:
     """The encoder that a config (``encoder.config``, as saved in JSON) describes.
 
     Raises:
@@ -25,12 +35,17 @@ def build_encoder(config: Mapping[str, Any]) -> nn.Module:
     return _build(ENCODERS, "encoder", config)
 
 
-def build_decoder(config: Mapping[str, Any]) -> nn.Module:
+def build_decoder(config: Mapping[str, Any]) -> Stack:
     """The decoder that a config describes; raises as :func:`build_encoder` does."""
     return _build(DECODERS, "decoder", config)
 
 
-def _build(registry: Mapping[str, type[nn.Module]], kind: str, config: Mapping[str, Any]) -> nn.Module:
+def channels_last(module: nn.Module) -> None:
+    """Lay convolution weights out channels last, in place: faster on CPUs and tensor cores."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _build(registry: Mapping[str, type[Stack]], kind: str, config: Mapping[str, Any]) -> Stack:
     arguments = dict(config)
     name = arguments.pop("type", None)
     if name not in registry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -20,8 +21,8 @@ class ChannelNorm(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
-        return normed.permute(0, 3, 1, 2)
+        normed: Tensor = self.norm(rearrange(x, "b c h w -> b h w c"))
+        return rearrange(normed, "b h w c -> b c h w")
 
 
 class ResidualBlock(nn.Module):
@@ -43,7 +44,24 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
-class ConvEncoder(nn.Module):
+class Stack(nn.Module):
+    """What an encoder and a decoder of images have in common.
+
+    Attributes:
+        config: JSON-able; rebuilds the stack.
+        dim: D, the dimension of a latent.
+        downsample: pixels per latent, each way.
+        context: pixels beyond its own block that a latent sees (encoder), or around a block of
+            pixels that its latents come from (decoder), each side.
+    """
+
+    config: dict[str, Any]
+    dim: int
+    downsample: int
+    context: int
+
+
+class ConvEncoder(Stack):
     """Images to a grid of latents.
 
     Pixels are first folded into channels (patch x patch), so no layer runs at full resolution;
@@ -74,7 +92,7 @@ class ConvEncoder(nn.Module):
             nn.PixelUnshuffle(patch),
             nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1),
         ]
-        self.context = patch  # pixels that a latent sees beyond its own block, each side
+        self.context = patch
         for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             if stage:
                 layers.append(nn.Conv2d(channels[stage - 1], width, 2, stride=2))
@@ -86,10 +104,10 @@ class ConvEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """float [B, C, H, W], H and W multiples of ``downsample`` -> [B, h, w, D]."""
         latents: Tensor = self.layers(images)
-        return latents.permute(0, 2, 3, 1)
+        return rearrange(latents, "b d h w -> b h w d")
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Stack):
     """A grid of latents to images: the mirror of :class:`ConvEncoder`.
 
     Args:
@@ -114,7 +132,7 @@ class ConvDecoder(nn.Module):
         self.dim = dim
         self.downsample = patch * 2 ** (len(channels) - 1)
         layers: list[nn.Module] = [nn.Conv2d(dim, channels[-1], 3, padding=1)]
-        self.context = self.downsample  # pixels around a block that its latent's neighbours touch
+        self.context = self.downsample
         for stage in reversed(range(len(channels))):
             layers += [ResidualBlock(channels[stage]) for _ in range(blocks[stage])]
             self.context += patch * 2**stage * ResidualBlock.context * blocks[stage]
@@ -131,7 +149,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """[B, h, w, D] -> float [B, C, H, W], H = h * ``downsample``."""
-        images: Tensor = self.layers(latents.permute(0, 3, 1, 2))
+        images: Tensor = self.layers(rearrange(latents, "b h w d -> b d h w"))
         return images
 
 

@@ -81,6 +81,13 @@ class Quantizer(nn.Module, ABC):
         return result
 
 
+def masked_mean_square(difference: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean square of [..., D] over the positions of a bool mask [...]; 0 if it has none."""
+    if mask is not None:
+        difference = difference[mask]
+    return difference.square().sum() / max(1, difference.numel())
+
+
 def check_latents(latents: Tensor, dim: int, mask: Tensor | None) -> None:
     """Raise ValueError unless latents are [..., dim] floats and the mask is bool [...]."""
     if latents.shape[-1] != dim:

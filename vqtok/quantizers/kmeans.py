@@ -13,19 +13,20 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10) -> tupl
     """Lloyd's algorithm from random rows; empty clusters restart at random rows.
 
     Args:
-        latents: float32 [N, D], N >= 1. With fewer rows than clusters, rows repeat with a
-            little noise, so that no two embeddings start equal.
+        latents: float32 [N, D], N >= 1. With fewer rows than clusters, the centers are the
+            rows, repeated with a little noise so that no two are equal.
         codebook_size: number of clusters K.
         iterations: Lloyd steps.
 
     Returns:
         centers float32 [K, D] and counts float32 [K], the rows nearest to each.
     """
-    rows, dim = latents.shape
+    rows = len(latents)
     centers = _random_rows(latents, codebook_size)
     if rows < codebook_size:
         spread = latents.std(dim=0, unbiased=False).mean().clamp_min(1e-3)
         centers = centers + 0.01 * spread * torch.randn_like(centers)
+        iterations = 0
     for _ in range(iterations):
         counts, sums = ops.ema_update(latents, ops.nearest(latents, centers), codebook_size)
         means = sums / counts.clamp_min(1)[:, None]

@@ -14,6 +14,7 @@ from vqtok.quantizers.base import (
     check_codes,
     check_latents,
     check_num_codebooks,
+    masked_mean_square,
 )
 from vqtok.quantizers.gradients import GRADIENTS
 
@@ -31,7 +32,11 @@ class ResidualQuantizer(Quantizer):
         gradient: ``"straight_through"`` or ``"rotation"``, from the sum of the codebooks to the
             latents.
 
-    Losses: the means over layers of each layer's losses. Metrics: each layer's, as [Q].
+    Losses: ``commitment``, the mean squared distance of latents to the (constant) sum of the
+    codebooks they use; the means over layers of the layers' other losses. The layers' own
+    commitments are left out: the first residuals are large by design, and pulling them to zero
+    squeezes the latents into the few dimensions that one codebook can code.
+    Metrics: each layer's, as [Q].
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class ResidualQuantizer(Quantizer):
             name: torch.stack([result.losses[name] for result in results]).mean()
             for name in results[0].losses
         }
+        losses["commitment"] = masked_mean_square(target - total, mask)
         metrics = {
             name: torch.cat([result.metrics[name] for result in results])
             for name in results[0].metrics

@@ -16,6 +16,7 @@ from vqtok.quantizers.base import (
     check_codes,
     check_latents,
     check_num_codebooks,
+    masked_mean_square,
 )
 from vqtok.quantizers.gradients import GRADIENTS
 from vqtok.quantizers.kmeans import kmeans
@@ -93,15 +94,13 @@ class VectorQuantizer(Quantizer):
             self.embeddings: Tensor = nn.Parameter(embeddings)
         else:
             self.register_buffer("embeddings", embeddings)
-            self.register_buffer("sums", embeddings.clone())
-            self.sums: Tensor
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_buffer("initialized", torch.tensor(False))
         self.counts: Tensor
         self.initialized: Tensor
         # The host's copy of `initialized`: asking the tensor would wait for the device each step.
         self._is_initialized = False
-        self.register_load_state_dict_post_hook(_refresh_initialized)
+        self.register_load_state_dict_post_hook(_refresh_initialized)  # type: ignore[no-untyped-call]
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -119,8 +118,10 @@ class VectorQuantizer(Quantizer):
             kept = flat if mask is None else flat[mask.reshape(-1)]
             if self.training and not self._is_initialized:
                 self._initialize(kept.detach())
-            codes = ops.nearest(flat.detach(), self._lookup_table())
-            chosen = F.embedding(codes, self._lookup_table())
+            table = self._lookup_table()
+            # In training a NaN shows in the loss; asking here would wait for the device.
+            codes = ops.nearest(flat.detach(), table.detach(), check=not self.training)
+            chosen = F.embedding(codes, table)
             kept_codes = codes if mask is None else codes[mask.reshape(-1)]
             kept_chosen = chosen if mask is None else chosen[mask.reshape(-1)]
             losses = self._losses(kept, kept_chosen)
@@ -141,16 +142,16 @@ class VectorQuantizer(Quantizer):
 
     def _lookup_table(self) -> Tensor:
         """The embeddings [K, D], on the unit sphere if cosine."""
-        if self.cosine and self.learning == "gradient":
-            return F.normalize(self.embeddings, dim=-1)
-        return self.embeddings
+        if self.learning == "ema":
+            return self.embeddings
+        # A copy: revival writes into the parameter before the backward pass needs its values.
+        table = self.embeddings.clone()
+        return F.normalize(table, dim=-1) if self.cosine else table
 
     def _losses(self, latents: Tensor, chosen: Tensor) -> dict[str, Tensor]:
-        # An all-masked batch has no positions: its loss is 0, not the NaN of an empty mean.
-        positions = max(1, latents.numel())
-        losses = {"commitment": (latents - chosen.detach()).square().sum() / positions}
+        losses = {"commitment": masked_mean_square(latents - chosen.detach(), None)}
         if self.learning == "gradient":
-            losses["codebook"] = (latents.detach() - chosen).square().sum() / positions
+            losses["codebook"] = masked_mean_square(latents.detach() - chosen, None)
         return losses
 
     @torch.no_grad()
@@ -169,21 +170,25 @@ class VectorQuantizer(Quantizer):
         centers, counts = kmeans(latents, self.codebook_size, iterations=self.kmeans_iterations)
         centers, counts = distributed.from_first_rank(centers), distributed.from_first_rank(counts)
         self.counts.copy_(counts.clamp_min(1))
-        if self.learning == "ema":
-            self.sums.copy_(centers * self.counts[:, None])
         self._set_embeddings(centers)
         self.initialized.fill_(True)
         self._is_initialized = True
 
     @torch.no_grad()
     def _update(self, latents: Tensor, codes: Tensor) -> None:
-        """Move the running counts and means to this batch, then revive dead embeddings."""
+        """Move the running counts and means to this batch, then revive dead embeddings.
+
+        The running sum of an embedding's latents is always its count times its value, so no
+        second copy of the codebook is kept that a revival could forget to reset.
+        """
         counts, sums = ops.ema_update(latents, codes, self.codebook_size)
-        counts, sums = distributed.sum_over_ranks(counts), distributed.sum_over_ranks(sums)
+        counts = distributed.sum_over_ranks(counts).float()
+        sums = distributed.sum_over_ranks(sums)
         self.counts.lerp_(counts, 1 - self.decay)
         if self.learning == "ema":
-            self.sums.lerp_(sums, 1 - self.decay)
-            self._set_embeddings(self.sums / self.counts.clamp_min(1e-6)[:, None])
+            towards = sums - counts[:, None] * self.embeddings
+            pace = (1 - self.decay) / self.counts.clamp_min(1e-6)
+            self._set_embeddings(self.embeddings + pace[:, None] * towards)
         if self.revive_below > 0:
             self._revive(latents)
 
@@ -197,8 +202,6 @@ class VectorQuantizer(Quantizer):
         fresh = distributed.from_first_rank(latents[rows])
         # A tenth of a fair share: enough to outlive the next few batches, not to look popular.
         self.counts.copy_(torch.where(dead, 0.1 * mean, self.counts))
-        if self.learning == "ema":
-            self.sums.copy_(torch.where(dead[:, None], fresh * self.counts[:, None], self.sums))
         self._set_embeddings(torch.where(dead[:, None], fresh, self.embeddings))
 
     def _set_embeddings(self, embeddings: Tensor) -> None:

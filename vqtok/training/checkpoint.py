@@ -82,10 +82,17 @@ def restore(
         average[name].copy_(tensor)
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
-            key.removeprefix("optimizer.").split(".", 1)[0]: tensor
+            key.removeprefix("optimizer.").split(".", 1)[0]: _like(parameter, tensor)
             for key, tensor in tensors.items()
             if key.startswith("optimizer.") and key.split(".", 2)[2] == name
         }
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """In the parameter's memory layout: the fused optimizer walks both in storage order."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -82,7 +83,7 @@ class PhotoCrops:
                 for future in pending:
                     future.cancel()
 
-    def _crop(self, generator: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _crop(self, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
         photo = self._photo(int(generator.integers(len(self.sources))))
         width, height = photo.size
         scale = 1.0

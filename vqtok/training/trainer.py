@@ -17,8 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vqtok._version import __version__
-from vqtok.autoencoders import Autoencoder, build_autoencoder
+from vqtok.autoencoders import build_autoencoder
 from vqtok.errors import UsageError
+from vqtok.nn import channels_last
 from vqtok.tokenizer import Tokenizer, to_unit_range
 from vqtok.training.checkpoint import CHECKPOINT_NAME, read_checkpoint, restore, save_checkpoint
 from vqtok.training.crops import PhotoCrops
@@ -82,7 +83,7 @@ class Trainer:
         device: where to train.
 
     Raises:
-        UsageError: the folder's checkpoint belongs to a different run.
+        UsageError: the crops don't fit the model.
     """
 
     def __init__(
@@ -101,16 +102,18 @@ class Trainer:
         self.model = build_autoencoder(model_config)
         if init is not None:
             self.model.load_state_dict(init)
-        self.model.to(device, memory_format=torch.channels_last)
+        self.model.to(device)
+        channels_last(self.model)
+        downsample = self.model.encoder.downsample
+        if crops.size % downsample:
+            raise UsageError(f"crops must be a multiple of {downsample} pixels, not {crops.size}")
         self.config = config
         self.crops = crops
         self.validation_batch = (validation or crops).batch(0)
         self.out = out
         self.name = name
         self.device = torch.device(device)
-        self.average = {
-            key: value.detach().clone() for key, value in self.model.named_parameters()
-        }
+        self.average = {key: value.detach().clone() for key, value in self.model.named_parameters()}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
@@ -125,15 +128,14 @@ class Trainer:
         """Train to the last step and return the tokenizer of the averaged weights.
 
         Raises:
+            UsageError: the folder's checkpoint belongs to a different run.
             NotFiniteError: a loss or gradient became NaN or infinite.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
         started, first = time.monotonic(), self.step
         batches = self.crops.batches(self.step, self.config.steps)
-        bar = tqdm(
-            batches, total=self.config.steps, initial=self.step, unit="step", disable=None
-        )
+        bar = tqdm(batches, total=self.config.steps, initial=self.step, unit="step", disable=None)
         with open(self.out / METRICS_NAME, "a", encoding="utf-8") as log:
             for batch in bar:
                 record = self._train_step(batch)
@@ -154,8 +156,8 @@ class Trainer:
         """The tokenizer of the averaged weights, rounded to float16 so that it is small."""
         model = build_autoencoder(self.run_description["model"])
         state = self.model.state_dict()
-        state |= {key: value.half().float() for key, value in self.average.items()}
-        model.load_state_dict(state)
+        state |= self.average
+        model.load_state_dict({key: _rounded(value) for key, value in state.items()})
         return Tokenizer(model, name=self.name, training=self._provenance())
 
     def save(self, log_to: Any = None) -> None:
@@ -205,7 +207,7 @@ class Trainer:
         if not bool(total.isfinite()):
             self._report_not_finite(first_bad_layer(self.model, inputs))
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         if not bool(norm.isfinite()):
             self._report_not_finite(first_bad_gradient(self.model) or "the gradients' norm")
@@ -249,6 +251,14 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _rounded(value: Tensor) -> Tensor:
+    """To float16's precision, where its range allows."""
+    if not value.is_floating_point():
+        return value
+    narrow = value.half().float()
+    return narrow if bool(narrow.isfinite().all()) else value
 
 
 def _as_json(value: Tensor | float) -> Any:

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
+
+
+def residual(**arguments):
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer([VectorQuantizer(16, 3) for _ in range(4)], **arguments)
+    quantizer.train()
+    for seed in range(10):
+        quantizer(torch.randn(64, 10, 3, generator=torch.Generator().manual_seed(seed)))
+    return quantizer
+
+
+def test_each_layer_codes_what_is_left():
+    quantizer = residual().eval()
+    x = torch.randn(200, 3)
+    result = quantizer(x)
+    left = x.double()
+    for index, layer in enumerate(quantizer.layers):
+        table = layer.embeddings.double()
+        codes = torch.cdist(left, table).argmin(1)
+        # Residuals are computed in float32, so a near tie may fall either way.
+        assert (codes == result.codes[:, index]).float().mean() > 0.99
+        left = left - table[result.codes[:, index]]
+    torch.testing.assert_close(left, (x - result.quantized).double(), atol=1e-5, rtol=0)
+
+
+def test_more_codebooks_are_closer():
+    quantizer = residual(dropout=0.5).eval()
+    x = torch.randn(500, 3)
+    errors = [
+        float((quantizer(x, num_codebooks=used).quantized - x).square().mean())
+        for used in range(1, 5)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.25 * errors[0]
+
+
+def test_dropout_drops_whole_suffixes_of_samples():
+    quantizer = residual(dropout=1.0)
+    x = torch.randn(300, 5, 3)
+    tables = [layer.embeddings.clone() for layer in quantizer.layers]
+    result = quantizer(x)
+    used_counts = []
+    for sample in range(300):
+        total = torch.zeros(5, 3)
+        matches = []
+        for index in range(4):
+            total = total + tables[index][result.codes[sample, :, index]]
+            matches.append(torch.allclose(total, result.quantized[sample], atol=1e-5))
+        assert any(matches)
+        used_counts.append(matches.index(True) + 1)
+    for used in range(1, 5):
+        assert 0.15 < used_counts.count(used) / 300 < 0.35
+
+
+def test_dropped_layers_learn_nothing_from_the_sample(monkeypatch):
+    """Two samples, the first with one codebook: layer 2 must see the second sample only."""
+    x = torch.randn(2, 7, 3)
+    keep = torch.tensor([1, 4])[:, None].expand(2, 7)
+    quantizer = residual(dropout=0.5)
+    monkeypatch.setattr(quantizer, "_draw_num_codebooks", lambda latents, used: keep)
+    alone = residual(dropout=0.5)
+    monkeypatch.setattr(alone, "_draw_num_codebooks", lambda latents, used: keep[1:])
+    for layer in (*quantizer.layers, *alone.layers):
+        layer.revive_below = 0.0
+    both, second = quantizer(x), alone(x[1:])
+    assert not torch.equal(quantizer.layers[0].counts, alone.layers[0].counts)
+    for index in (1, 2, 3):
+        assert torch.equal(quantizer.layers[index].counts, alone.layers[index].counts)
+        assert torch.equal(quantizer.layers[index].embeddings, alone.layers[index].embeddings)
+    assert torch.equal(both.codes[1:], second.codes)
+
+
+def test_layers_must_fit_together():
+    with pytest.raises(ValueError, match="at least one layer"):
+        ResidualQuantizer([])
+    with pytest.raises(ValueError, match="differ in dim"):
+        ResidualQuantizer([VectorQuantizer(4, 2), VectorQuantizer(4, 3)])
+    with pytest.raises(ValueError, match="one codebook"):
+        ResidualQuantizer([ResidualQuantizer([VectorQuantizer(4, 2)] * 2)])

@@ -1,0 +1,163 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vqtok.autoencoders import preset_config
+from vqtok.errors import UsageError
+from vqtok.media.sources import list_sources
+from vqtok.tokenizer import Tokenizer
+from vqtok.training import NotFiniteError, PhotoCrops, TrainConfig, Trainer
+from vqtok.training.trainer import learning_rate
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for index in range(4):
+        ramp = np.linspace(0, 255, 160)[None, :, None] * generator.random((1, 1, 3))
+        noise = generator.normal(0, 10, (120, 160, 3))
+        pixels = (ramp + noise).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "small.png")
+    (folder / "broken.png").write_bytes(b"not an image")
+    return folder
+
+
+def crops(folder):
+    return PhotoCrops(list_sources(str(folder)), size=32, batch_size=4, seed=1)
+
+
+def config(**changes):
+    settings = {"steps": 12, "batch_size": 4, "crop": 32, "unquantized": 3, "warmup": 2}
+    return TrainConfig(**{**settings, "log_every": 1, "save_every": 4, **changes})
+
+
+def trainer(folder, out, **changes):
+    return Trainer(preset_config("photo-tiny"), crops(folder), out, config(**changes), name="tiny")
+
+
+def test_crops_are_a_function_of_seed_and_step(photos):
+    first, second = crops(photos), crops(photos)
+    ahead = list(first.batches(2, 7))
+    assert len(ahead) == 5
+    for step, batch in zip(range(2, 7), ahead, strict=True):
+        assert batch.shape == (4, 3, 32, 32)
+        assert batch.dtype == torch.uint8
+        assert torch.equal(batch, second.batch(step))
+    assert not torch.equal(ahead[0], ahead[1])
+
+
+def test_crops_without_a_cache_are_the_same(photos):
+    uncached = PhotoCrops(list_sources(str(photos)), size=32, batch_size=4, seed=1, cache_bytes=0)
+    assert torch.equal(uncached.batch(3), crops(photos).batch(3))
+
+
+def test_unusable_photos_are_named(photos):
+    skipped = crops(photos).skipped
+    assert len(skipped) == 2
+    assert any("small.png: 20x20 is too small" in line for line in skipped)
+    assert any(line.startswith("broken.png") for line in skipped)
+    with pytest.raises(UsageError, match="none of the 6 images"):
+        PhotoCrops(list_sources(str(photos)), size=500, batch_size=4)
+
+
+def test_training_learns(photos, tmp_path):
+    trainer(photos, tmp_path, steps=120, learning_rate=3e-3, save_every=120).fit()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss/reconstruction"] for line in lines if "loss" in line]
+    assert np.mean(losses[-10:]) < 0.3 * losses[0]
+    assert lines[-1]["validation_psnr"][0] > 12
+    with Image.open(tmp_path / "preview.png") as preview:
+        assert preview.size[0] % 32 == 0
+
+
+def test_a_stopped_run_continues_bit_for_bit(photos, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = trainer(photos, whole).fit()
+    run = trainer(photos, parts)
+    monitored = run.save
+
+    def save_then_stop(log_to=None):
+        monitored(log_to)
+        if run.step == 8:
+            raise KeyboardInterrupt
+
+    run.save = save_then_stop
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    resumed = trainer(photos, parts).fit()
+    assert resumed.fingerprint == expected.fingerprint
+    steps = [
+        json.loads(line)["step"] for line in (parts / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert sorted(set(steps)) == list(range(1, 13))
+
+
+def test_a_finished_run_stays_as_it_is(photos, tmp_path):
+    first = trainer(photos, tmp_path).fit()
+    assert trainer(photos, tmp_path).fit().fingerprint == first.fingerprint
+
+
+def test_the_folder_is_a_tokenizer(photos, tmp_path):
+    tokenizer = trainer(photos, tmp_path).fit()
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.training["train"]["seed"] == 0
+    assert {"vqtok", "torch", "python", "machine", "threads"} <= loaded.training.keys()
+
+
+def test_other_settings_do_not_resume(photos, tmp_path):
+    trainer(photos, tmp_path).fit()
+    with pytest.raises(UsageError, match=r"other settings \(train\)"):
+        trainer(photos, tmp_path, learning_rate=1e-2).fit()
+
+
+def test_a_tokenizer_is_not_overwritten(photos, tmp_path):
+    trainer(photos, tmp_path / "a").fit().save_pretrained(tmp_path / "b")
+    with pytest.raises(UsageError, match="already holds a tokenizer"):
+        trainer(photos, tmp_path / "b").fit()
+
+
+def test_nan_is_traced_to_its_layer(photos, tmp_path):
+    run = trainer(photos, tmp_path)
+    block = run.model.encoder.layers[3]
+    with torch.no_grad():
+        block.expand.weight.fill_(1e30)
+        block.project.weight.fill_(1e30)
+    with pytest.raises(NotFiniteError, match=r"step 0: layer encoder\.layers\.3\.project"):
+        run.fit()
+
+
+def test_a_nan_parameter_is_named(photos, tmp_path):
+    run = trainer(photos, tmp_path)
+    with torch.no_grad():
+        run.model.decoder.layers[0].weight[0] = float("nan")
+    with pytest.raises(NotFiniteError, match=r"parameter decoder\.layers\.0\.weight"):
+        run.fit()
+
+
+def test_learning_rate_schedule():
+    schedule = TrainConfig(steps=100, warmup=10, learning_rate=1.0)
+    rates = [learning_rate(schedule, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[-1] < 1e-3
+
+
+def test_warm_start(photos, tmp_path):
+    start = trainer(photos, tmp_path / "a").fit()
+    run = Trainer(
+        start.autoencoder.config,
+        crops(photos),
+        tmp_path / "b",
+        config(unquantized=0),
+        name="more",
+        init=start.autoencoder.state_dict(),
+    )
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, start.autoencoder.state_dict()[name]), name
