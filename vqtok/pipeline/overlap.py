@@ -1,0 +1,34 @@
+"""A bounded number of things happening in threads while the main thread does something else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def overlapped(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """``map(function, items)`` in ``workers`` threads, in order, at most twice as many ahead.
+
+    Items are taken by the calling thread, and no more of them than results are asked for (plus
+    those ahead), so memory does not grow with their number. An exception of ``function`` is raised
+    where its result would be. Closing the iterator waits for the calls that have begun.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="vqtok") as pool:
+        ahead: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()

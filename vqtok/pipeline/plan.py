@@ -1,0 +1,139 @@
+"""The plan of an encoding job: which inputs make which shard, and with what.
+
+A plan depends on the inputs' names and on the options alone, never on the number of workers or
+machines, so every one of them, at any time, means the same shards by the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from vqtok.errors import DataError, UsageError
+from vqtok.media.sources import Source
+from vqtok.tokens.header import Header, dump_json, parse_json
+
+SHARD_SIZE = 1000
+"""Inputs per shard unless said otherwise."""
+
+
+class PlannedTokenizer(Protocol):
+    """What a plan needs to know of a tokenizer."""
+
+    name: str
+    fingerprint: str
+    modality: str
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def device(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Task i encodes inputs ``[i * shard_size, (i + 1) * shard_size)`` into shard i.
+
+    ``device``: kind of device the model runs on ("cpu", "cuda"), since kinds may round differently.
+    """
+
+    header: Header
+    shard_size: int
+    device: str
+    sources: tuple[Source, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks, and of shards."""
+        return -(-len(self.sources) // self.shard_size)
+
+    def task_sources(self, task: int) -> tuple[Source, ...]:
+        """The inputs of a task."""
+        return self.sources[task * self.shard_size : (task + 1) * self.shard_size]
+
+    def shard_name(self, task: int) -> str:
+        """File name of a task's shard."""
+        return f"shard-{task:05d}.safetensors"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the inputs, as JSON."""
+        return {**self.header.to_json(), "shard_size": self.shard_size, "device": self.device}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the options and the inputs' names, where they lie apart."""
+        portable = {**self.options, "sources": [source.uri for source in self.sources]}
+        return hashlib.sha256(dump_json(portable)).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The plan file: everything that a worker elsewhere needs, as JSON."""
+        sources = [source.to_json() for source in self.sources]
+        value = {**self.options, "digest": self.digest, "sources": sources}
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan file; DataError when it is malformed."""
+        value = parse_json(path.read_bytes(), str(path))
+        header = Header.from_json(value, str(path))
+        shard_size, device = value.get("shard_size"), value.get("device")
+        sources = value.get("sources")
+        if type(shard_size) is not int or shard_size < 1 or not isinstance(device, str):
+            raise DataError(f"{path}: shard_size {shard_size!r} or device {device!r} are malformed")
+        if not isinstance(sources, list) or not all(isinstance(entry, dict) for entry in sources):
+            raise DataError(f"{path}: sources are malformed")
+        plan = cls(header, shard_size, device, tuple(map(Source.from_json, sources)))
+        if plan.digest != value.get("digest"):
+            raise DataError(f"{path}: the plan is damaged (its digest does not match)")
+        return plan
+
+
+def make_plan(
+    sources: Sequence[Source],
+    tokenizer: PlannedTokenizer,
+    *,
+    num_codebooks: int | None = None,
+    packing: str = "bits",
+    shard_size: int = SHARD_SIZE,
+) -> Plan:
+    """Plan to encode ``sources`` with the first ``num_codebooks`` codebooks of ``tokenizer``.
+
+    Raises UsageError for options that make no sense, and when there are no inputs.
+    """
+    sizes = tokenizer.codebook_sizes
+    count = len(sizes) if num_codebooks is None else num_codebooks
+    if not 1 <= count <= len(sizes):
+        raise UsageError(
+            f"num_codebooks is {count}, the tokenizer {tokenizer.name!r} has {len(sizes)}"
+        )
+    if shard_size < 1:
+        raise UsageError(f"shard_size is {shard_size}, must be at least 1")
+    if not sources:
+        raise UsageError("there is nothing to encode")
+    try:
+        header = Header(
+            tokenizer=tokenizer.fingerprint,
+            tokenizer_name=tokenizer.name,
+            codebook_sizes=tuple(sizes[:count]),
+            modality=tokenizer.modality,
+            packing=packing,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    device = str(getattr(tokenizer.device, "type", tokenizer.device))
+    return Plan(header, shard_size, device, tuple(sources))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """How two sets of options differ, as phrases such as "packing 'bits' instead of 'plain'"."""
+    return [
+        f"{key} {new.get(key)!r} instead of {old[key]!r}"
+        for key in old
+        if key in new and old[key] != new[key]
+    ]

@@ -1,0 +1,154 @@
+"""The output folder of an encoding job while it runs.
+
+``OUT/.vqtok`` holds the plan, a lock, and one *part* per finished task: what its shard is and which
+inputs failed. A task is done when its part and its shard are there. Merging the parts writes
+``errors.jsonl`` and, last, the manifest; then ``.vqtok`` goes. Each step replaces whole files, so a
+job that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vqtok.errors import DataError, UsageError
+from vqtok.pipeline.plan import Plan, differences
+from vqtok.tokens.commit import atomic_write, remove_temporaries, sync_directory
+from vqtok.tokens.header import dump_json, parse_json
+from vqtok.tokens.manifest import (
+    ERRORS,
+    MANIFEST,
+    Manifest,
+    ShardInfo,
+    read_manifest,
+    write_manifest,
+)
+
+WORK = ".vqtok"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be encoded, and why."""
+
+    source: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of a task."""
+
+    shard: ShardInfo
+    errors: tuple[Failure, ...]
+
+
+class Workspace:
+    """The folder ``out`` for one plan; make it with :func:`open_workspace`."""
+
+    def __init__(self, out: Path, plan: Plan) -> None:
+        self.out = out
+        self.plan = plan
+
+    def part(self, task: int) -> Part | None:
+        """What came of a task, or None when it is not done."""
+        path = self._part_path(task)
+        try:
+            value = parse_json(path.read_bytes(), str(path))
+            info = ShardInfo.from_json(value["shard"], str(path))
+            part = Part(info, tuple(Failure(**entry) for entry in value["errors"]))
+        except (FileNotFoundError, DataError, KeyError, TypeError):
+            return None
+        shard = self.out / self.plan.shard_name(task)
+        complete = (
+            info.file == shard.name and shard.is_file() and shard.stat().st_size == info.bytes
+        )
+        return part if complete else None
+
+    def commit(self, task: int, part: Part) -> None:
+        """Record that a task is done; its shard must be in place."""
+        errors = [asdict(failure) for failure in part.errors]
+        with atomic_write(self._part_path(task)) as file:
+            file.write(dump_json({"shard": asdict(part.shard), "errors": errors}))
+
+    def merge(self) -> Manifest:
+        """Make the parts a dataset. DataError while a task is not done."""
+        parts = []
+        for task in range(self.plan.num_tasks):
+            part = self.part(task)
+            if part is None:
+                raise DataError(f"{self.out}: task {task} of {self.plan.num_tasks} is not done")
+            parts.append(part)
+        errors = [failure for part in parts for failure in part.errors]
+        if errors:
+            with atomic_write(self.out / ERRORS) as file:
+                file.writelines(dump_json(asdict(failure)) + b"\n" for failure in errors)
+        shards = [part.shard for part in parts]
+        write_manifest(
+            self.out, self.plan.header, shards, errors=len(errors), plan=self.plan.digest
+        )
+        return self.finished_manifest()
+
+    def finished_manifest(self) -> Manifest:
+        """The manifest of the finished dataset; what was needed to make it is removed."""
+        manifest = read_manifest(self.out)
+        shutil.rmtree(self.out / WORK)
+        sync_directory(self.out)
+        return manifest
+
+    def _part_path(self, task: int) -> Path:
+        return self.out / WORK / f"part-{task:05d}.json"
+
+
+@contextmanager
+def open_workspace(out: Path, plan: Plan) -> Iterator[Workspace]:
+    """Make or take up the folder ``out`` for ``plan``, alone, and clean up after a killed run.
+
+    Raises UsageError when the folder holds something else: another dataset, a run with another
+    plan, other files, or a run that is going on now.
+    """
+    _check_output(out, plan)
+    work = out / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{out}: another vqtok encode is writing here now") from None
+        remove_temporaries(out)
+        remove_temporaries(work)
+        if not (out / MANIFEST).exists() and not (work / "plan.json").exists():
+            with atomic_write(work / "plan.json") as file:
+                file.write(plan.to_bytes())
+        yield Workspace(out, plan)
+
+
+def _check_output(out: Path, plan: Plan) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; the output must be a folder")
+    plan_file = out / WORK / "plan.json"
+    if (out / MANIFEST).exists():
+        manifest = read_manifest(out)
+        if manifest.plan != plan.digest:
+            changes = differences(manifest.header.to_json(), plan.options)
+            reason = ", ".join(changes) or "other inputs, another shard size or another device"
+            raise UsageError(f"{out} holds a finished dataset that differs: {reason}")
+    elif plan_file.exists():
+        begun = Plan.load(plan_file)
+        if begun.digest != plan.digest:
+            changes = differences(begun.options, plan.options)
+            reason = ", ".join(changes) or (
+                f"the inputs have changed ({len(plan.sources)} now, {len(begun.sources)} then)"
+            )
+            raise UsageError(
+                f"{out} holds an unfinished run that differs: {reason}; finish it with the command "
+                "that began it, or choose another output folder"
+            )
+    elif any(not path.name.startswith(".") for path in out.iterdir()):
+        raise UsageError(f"{out} holds other files; choose a new or an empty folder")
