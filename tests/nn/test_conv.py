@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from vqtok.nn import ConvDecoder, ConvEncoder, build_decoder, build_encoder
+from vqtok.nn.conv import dct_basis
 
 SIZES = {"channels": (6, 8), "blocks": (1, 2), "patch": 2, "dim": 5}
 
@@ -43,6 +44,28 @@ def test_decoder_context_is_what_a_pixel_sees():
     assert seen.min() >= 15 - margin
     assert seen.max() <= 15 + margin
     assert seen.min() <= 15 - margin + 1
+
+
+def test_a_fresh_stack_is_the_cosine_transform():
+    """Against scipy-style formulas: the AE starts as the projection onto 16 DCT functions."""
+    encoder, decoder = ConvEncoder((6, 8), (1, 1), dim=16), ConvDecoder((6, 8), (1, 1), dim=16)
+    images = torch.rand(1, 3, 16, 24) * 2 - 1
+    latents = encoder(images)
+    # The first function is the mean of all colours, scaled to unit norm over 3 * 64 values.
+    means = images.unfold(2, 8, 8).unfold(3, 8, 8).mean((1, 4, 5))
+    torch.testing.assert_close(latents[..., 0], means * (3 * 64) ** 0.5)
+    once = decoder(latents)
+    torch.testing.assert_close(decoder(encoder(once)), once, atol=1e-5, rtol=0)
+    assert (once - images).square().sum() < images.square().sum()
+
+
+@pytest.mark.parametrize(
+    ("dim", "channels", "side"), [(1, 3, 8), (16, 3, 8), (12, 3, 2), (9, 1, 4)]
+)
+def test_dct_basis_is_orthonormal(dim, channels, side):
+    basis = dct_basis(dim, channels, side)
+    assert basis.shape == (dim, channels * side**2)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(dim), atol=1e-5, rtol=0)
 
 
 def test_config_rebuilds_the_stack():

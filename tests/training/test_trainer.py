@@ -32,7 +32,7 @@ def crops(folder):
 
 
 def config(**changes):
-    settings = {"steps": 12, "batch_size": 4, "crop": 32, "unquantized": 3, "warmup": 2}
+    settings = {"steps": 12, "batch_size": 4, "crop": 32, "warmup": 2}
     return TrainConfig(**{**settings, "log_every": 1, "save_every": 4, **changes})
 
 
@@ -155,7 +155,7 @@ def test_warm_start(photos, tmp_path):
         start.autoencoder.config,
         crops(photos),
         tmp_path / "b",
-        config(unquantized=0),
+        config(),
         name="more",
         init=start.autoencoder.state_dict(),
     )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtok.nn import Stack, build_decoder, build_encoder
-from vqtok.quantizers import Quantized, Quantizer, build_quantizer
+from vqtok.quantizers import Quantizer, build_quantizer
 
 
 def charbonnier(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -88,16 +88,10 @@ class Autoencoder(nn.Module):
             "loss_weights": self.loss_weights,
         }
 
-    def forward(self, inputs: Tensor, *, quantize: bool = True) -> Reconstruction:
-        """Reconstruct a batch and measure it.
-
-        Args:
-            inputs: what the encoder takes.
-            quantize: False lets the latents through as they are (no codes, no quantizer
-                losses): the first steps of a training, before a codebook would make sense.
-        """
+    def forward(self, inputs: Tensor) -> Reconstruction:
+        """Reconstruct a batch and measure it."""
         latents: Tensor = self.encoder(inputs)
-        quantized = self.quantizer(latents) if quantize else _unquantized(latents)
+        quantized = self.quantizer(latents)
         output: Tensor = self.decoder(quantized.quantized)
         loss = RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.float(), inputs.float())
         return Reconstruction(
@@ -113,11 +107,6 @@ class Autoencoder(nn.Module):
         return torch.stack(
             [self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]
         ).sum()
-
-
-def _unquantized(latents: Tensor) -> Quantized:
-    codes = torch.empty((*latents.shape[:-1], 0), dtype=torch.int64, device=latents.device)
-    return Quantized(latents, codes)
 
 
 def build_autoencoder(config: Mapping[str, Any]) -> Autoencoder:

@@ -38,7 +38,7 @@ def residual_conv(
     decoder_blocks: Sequence[int],
     encoder_channels: Sequence[int],
     decoder_channels: Sequence[int],
-    dim: int = 16,
+    dim: int = 32,
     codebook_size: int = 1024,
     num_codebooks: int = 4,
 ) -> Autoencoder:
@@ -48,7 +48,7 @@ def residual_conv(
         ConvEncoder(encoder_channels, encoder_blocks, dim=dim),
         ResidualQuantizer(layers, dropout=0.5),
         ConvDecoder(decoder_channels, decoder_blocks, dim=dim),
-        loss_weights={"commitment": 0.1},
+        loss_weights={"commitment": 0.025},
     )
 
 

@@ -79,8 +79,6 @@ def run(args: argparse.Namespace) -> int:
         autocast=not args.no_autocast,
         seed=args.seed,
         save_every=args.save_every,
-        # Weights that are already good need no unquantized start.
-        unquantized=0 if init is not None else TrainConfig.unquantized,
     )
     crops = PhotoCrops(
         list_sources(args.data), size=args.crop, batch_size=args.batch_size, seed=args.seed

@@ -39,8 +39,6 @@ class TrainConfig:
         crop: their side in pixels.
         learning_rate: the peak of the schedule: linear warm-up, then half a cosine.
         warmup: steps of the warm-up.
-        unquantized: first steps, in which the quantizer lets latents through; codebooks then
-            start from latents that mean something.
         weight_decay: of AdamW.
         clip: largest gradient norm.
         average_decay: of the running mean of the weights, which is what gets saved.
@@ -54,7 +52,6 @@ class TrainConfig:
     crop: int = 128
     learning_rate: float = 1e-3
     warmup: int = 200
-    unquantized: int = 100
     weight_decay: float = 1e-4
     clip: float = 1.0
     average_decay: float = 0.999
@@ -202,7 +199,7 @@ class Trainer:
         inputs = to_unit_range(batch.to(self.device)).contiguous(memory_format=torch.channels_last)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast):
-            result = self.model(inputs, quantize=self.step >= config.unquantized)
+            result = self.model(inputs)
         total = self.model.total_loss(result.losses)
         if not bool(total.isfinite()):
             self._report_not_finite(first_bad_layer(self.model, inputs))
