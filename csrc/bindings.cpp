@@ -2,12 +2,14 @@
 // checked shapes, dtypes and contiguity (vqtok/ops), and keeps the memory alive during the call.
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "cpu/bits.h"
 #include "cpu/ema.h"
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
+#include "cuda/nearest.h"
 
 namespace py = pybind11;
 using namespace vqtok;
@@ -61,6 +63,27 @@ int64_t ema_update_cpu(uintptr_t x, int dtype, int64_t rows, int64_t dim, int64_
   return ema_update(matrix, at<int64_t>(codes), size, at<int64_t>(counts), at<void>(sums), threads);
 }
 
+#if defined(VQTOK_WITH_CUDA)
+constexpr bool kWithCuda = true;
+
+void nearest_on_cuda(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride, uintptr_t codebook,
+                     int codebook_dtype, int64_t size, int64_t codebook_stride, int64_t dim,
+                     uintptr_t codes, uintptr_t workspace, int device, uintptr_t stream) {
+  const Matrix rows_matrix{at<void>(x), static_cast<DType>(x_dtype), rows, dim, x_stride};
+  const Matrix code_matrix{at<void>(codebook), static_cast<DType>(codebook_dtype), size, dim,
+                           codebook_stride};
+  const char* error = nullptr;
+  {
+    py::gil_scoped_release release;
+    error = nearest_cuda(device, at<void>(stream), rows_matrix, code_matrix, at<int64_t>(codes),
+                         at<void>(workspace));
+  }
+  if (error) throw std::runtime_error(std::string("CUDA: ") + error);
+}
+#else
+constexpr bool kWithCuda = false;
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -79,4 +102,16 @@ PYBIND11_MODULE(_native, m) {
         py::arg("dim"), py::arg("stride"), py::arg("codes"), py::arg("size"), py::arg("counts"),
         py::arg("sums"), py::arg("threads"),
         "Returns the first row whose code is outside the codebook, or -1.");
+  m.attr("with_cuda") = kWithCuda;
+#if defined(VQTOK_WITH_CUDA)
+  m.attr("no_bad_index") = kNoneBad;
+  m.def("nearest_cuda_workspace", &nearest_cuda_workspace, py::arg("rows"), py::arg("size"),
+        py::arg("dim"),
+        "Bytes of device memory for nearest_cuda. It starts with two int64: the first code and the "
+        "first row with NaN or Inf, or no_bad_index.");
+  m.def("nearest_cuda", &nearest_on_cuda, py::arg("x"), py::arg("x_dtype"), py::arg("rows"),
+        py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"), py::arg("size"),
+        py::arg("codebook_stride"), py::arg("dim"), py::arg("codes"), py::arg("workspace"),
+        py::arg("device"), py::arg("stream"), "Queues the lookup on a stream.");
+#endif
 }

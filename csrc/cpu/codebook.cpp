@@ -9,44 +9,6 @@
 namespace vqtok {
 namespace {
 
-constexpr double kRound32 = 0x1p-24;  // relative error of one float32 rounding
-constexpr double kRound64 = 0x1p-53;
-constexpr double kTiny32 = 0x1p-149;  // absolute error where a float32 result is subnormal
-
-float round_up(double v) {
-  return nextafterf(static_cast<float>(v), std::numeric_limits<float>::infinity());
-}
-
-// The margin that makes the fp32 scan safe. With C = max |c| and H = C^2/2, for one row x:
-//
-// 1. A float32 score is off from x.c - |c|^2/2 by at most
-//        (D+4) u32 (|x| C + H) + sqrt(D) tiny (|x| + C) + 2 (D+2) tiny,
-//    u32 = 2^-24. Each of the D products and D additions rounds once, in any order, fused or not;
-//    the offset rounds once; float64 inputs round once more, each side; subnormal results are off
-//    by `tiny` at most. (D+4) u32 stays below 0.004, so that higher orders fit in the 1.01 below.
-// 2. The float64 distance that defines the answer is itself rounded: it is off by (D+2) u64 |x-c|^2
-//    <= (D+2) u64 (2 |x|^2 + 4 H), half of that in units of score.
-// 3. |x|^2 is summed in float32, where it may underflow: the true |x| is larger by at most
-//    n = sqrt(D tiny). If n < C/2 the missing (D+4) u32 n C is less than (D+4) u32 H (so H counts
-//    twice below); otherwise it is less than D tiny.
-//
-// If e is the sum of these, the answer scores at least best - 2e. The constants give 2e with room
-// for their own rounding and that of the comparison (two more u32 of the score).
-ErrorBound error_bound(double dim, double max_norm) {
-  const double half = 0.5 * max_norm * max_norm;
-  const double relative = (dim + 8) * kRound32;
-  const double tiny = sqrt(dim) * 2 * kTiny32;
-  const double exact = (dim + 4) * kRound64;
-  ErrorBound bound;
-  bound.per_norm = round_up(2 * 1.01 * (relative * max_norm + tiny));
-  bound.per_squared_norm = round_up(2 * 1.01 * exact);
-  bound.constant = round_up(2 * 1.01 * (relative * 2 * half + tiny * max_norm + exact * 2 * half +
-                                        (4 * dim + 32) * kTiny32));
-  // |x| C and C^2 stay below 1e37, so that no float32 sum comes near overflow.
-  bound.squared_norm_limit = max_norm * max_norm <= 1e37 ? 1e37f : -1.0f;
-  return bound;
-}
-
 // Copies one code into its tile; returns its squared norm, NaN if an element is NaN or Inf.
 template <class T>
 double place_code(const T* code, int64_t dim, int lane, float* values, double* exact) {
@@ -108,7 +70,7 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
     largest = fmax(largest, member_largest);
   });
   if (bad != kNone) first_bad_code = bad;
-  bound = error_bound(static_cast<double>(dim), sqrt(largest));
+  bound = error_bound(static_cast<int>(dim), largest);
 }
 
 }  // namespace vqtok

@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "cpu/dtype.h"
+#include "common/dtype.h"
 
 namespace vqtok {
 

@@ -147,7 +147,7 @@ class Searcher {
       codes_[row] = search_exactly(row);
       return;
     }
-    const float margin = codebook_.bound.margin(sqrtf(squared_norm), squared_norm);
+    const float margin = codebook_.bound.margin(squared_norm);
     if (!(best_[i] - second_[i] > margin)) {
       open_.push_back({row, best_[i] - margin});
       return;

@@ -10,21 +10,11 @@
 #include <stdint.h>
 
 #include "cpu/buffer.h"
-#include "cpu/dtype.h"
+#include "common/dtype.h"
 #include "cpu/nearest_kernel.h"
+#include "common/error_bound.h"
 
 namespace vqtok {
-
-// An upper bound of how far apart, in score, a code may fall below the best fp32 score of a row and
-// still be the nearest in float64. See codebook.cpp for the derivation.
-struct ErrorBound {
-  float per_norm = 0, per_squared_norm = 0, constant = 0;
-  float squared_norm_limit = 0;  // beyond it fp32 might overflow: the row is searched in float64
-
-  float margin(float norm, float squared_norm) const {
-    return per_norm * norm + per_squared_norm * squared_norm + constant;
-  }
-};
 
 // A codebook laid out for the kernels, with what the error bound needs to know about it.
 struct PackedCodebook {

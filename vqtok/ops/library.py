@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -180,6 +181,28 @@ def _nearest_cpu(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     return codes
 
 
+def _nearest_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
+    module = native.load()
+    if module is None or not module.with_cuda:
+        return _nearest_any(x, codebook, check)
+    _check_nearest(x, codebook)
+    x, codebook = _rows(x), _rows(codebook)
+    codes = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
+    size = module.nearest_cuda_workspace(x.shape[0], codebook.shape[0], x.shape[1])
+    workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
+    module.nearest_cuda(
+        *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.stride(0)),
+        *(codebook.data_ptr(), _DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
+        *(x.shape[1], codes.data_ptr(), workspace.data_ptr()),
+        *(x.device.index, torch.cuda.current_stream(x.device).cuda_stream),
+    )
+    if check:  # waits for the result
+        bad_code, bad_row = workspace[:16].view(torch.int64).tolist()
+        none = module.no_bad_index
+        _refuse_bad(-1 if bad_row == none else bad_row, -1 if bad_code == none else bad_code)
+    return codes
+
+
 def _ema_any(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     _check_ema(x, codes, codebook_size)
     outside = (codes < 0) | (codes >= codebook_size)
@@ -275,7 +298,7 @@ def _ema_backward(
     return grad_sums[codes].to(ctx.dtype), None, None
 
 
-_KERNELS = {
+_KERNELS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
     "nearest": (_nearest_any, _nearest_cpu, _nearest_fake),
     "ema_update": (_ema_any, _ema_cpu, _ema_fake),
     "pack_bits": (_pack_any, _pack_cpu, _pack_fake),
@@ -285,5 +308,6 @@ for _name, (_any, _cpu, _fake) in _KERNELS.items():
     torch.library.impl(f"vqtok::{_name}", "default", _any)
     torch.library.impl(f"vqtok::{_name}", "cpu", _cpu)
     torch.library.register_fake(f"vqtok::{_name}", _fake)
+torch.library.impl("vqtok::nearest", "cuda", _nearest_cuda)
 torch.library.register_autograd("vqtok::nearest", _nearest_backward)
 torch.library.register_autograd("vqtok::ema_update", _ema_backward, setup_context=_ema_setup)

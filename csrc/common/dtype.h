@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "common/platform.h"
+
 namespace vqtok {
 
 enum class DType : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
@@ -10,16 +12,16 @@ enum class DType : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 struct BFloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
 
-inline float bits_to_float(uint32_t bits) {
+VQTOK_BOTH inline float bits_to_float(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-inline float to_float(float v) { return v; }
-inline float to_float(double v) { return static_cast<float>(v); }  // the only inexact one
-inline float to_float(BFloat16 v) { return bits_to_float(static_cast<uint32_t>(v.bits) << 16); }
-inline float to_float(Float16 v) {
+VQTOK_BOTH inline float to_float(float v) { return v; }
+VQTOK_BOTH inline float to_float(double v) { return static_cast<float>(v); }  // the only inexact one
+VQTOK_BOTH inline float to_float(BFloat16 v) { return bits_to_float(static_cast<uint32_t>(v.bits) << 16); }
+VQTOK_BOTH inline float to_float(Float16 v) {
   const uint32_t sign = static_cast<uint32_t>(v.bits & 0x8000u) << 16;
   const uint32_t magnitude = v.bits & 0x7fffu;
   if (magnitude >= 0x7c00u) return bits_to_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
@@ -28,8 +30,8 @@ inline float to_float(Float16 v) {
   return sign ? -subnormal : subnormal;
 }
 
-inline double to_double(double v) { return v; }
-template <class T> double to_double(T v) { return static_cast<double>(to_float(v)); }
+VQTOK_BOTH inline double to_double(double v) { return v; }
+template <class T> VQTOK_BOTH double to_double(T v) { return static_cast<double>(to_float(v)); }
 
 // A read-only matrix whose rows are contiguous and row_stride elements apart.
 struct Matrix {
@@ -39,7 +41,7 @@ struct Matrix {
   int64_t dim;
   int64_t row_stride;
 
-  template <class T> const T* row(int64_t n) const {
+  template <class T> VQTOK_BOTH const T* row(int64_t n) const {
     return static_cast<const T*>(data) + n * row_stride;
   }
 };

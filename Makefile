@@ -1,0 +1,46 @@
+# make test    everything that must hold: style, types, Python tests, C++ tests
+# make demo    photos to token files and back, with a report
+# make clean   removes what was built (not .venv)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/vqtok-installed
+NATIVE := $(shell find csrc -name tests -prune -o -type f -print)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: test lint types python-tests native-tests demo clean
+
+test: lint types python-tests native-tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+python-tests: $(READY)
+	$(BIN)/pytest
+
+# The library under the address and undefined-behaviour sanitizers, CUDA emulated on the CPU.
+native-tests: $(READY)
+	$(BIN)/cmake -G Ninja -S csrc -B build/native-tests -DVQTOK_TESTS=ON \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/native-tests
+	$(BIN)/ctest --test-dir build/native-tests --output-on-failure
+
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
+# torch goes first and alone, so that nothing else decides which one is installed.
+$(READY): constraints.txt pyproject.toml setup.py $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(READY)
+	rm -f vqtok/ops/_native*.so
+	find vqtok tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

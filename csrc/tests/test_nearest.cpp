@@ -1,0 +1,98 @@
+// The CPU lookup against its definition: every instruction set, element type and thread count.
+#include "cpu/isa.h"
+#include "cpu/nearest.h"
+#include "tests/check.h"
+
+namespace vqtok {
+namespace {
+
+template <class T> std::vector<int64_t> definition(const Problem<T>& p, DType dtype) {
+  std::vector<int64_t> codes(p.rows);
+  std::vector<double> row(p.dim);
+  for (int64_t n = 0; n < p.rows; ++n) {
+    load_row(p.x_matrix(dtype), n, row.data());
+    codes[n] = nearest_by_definition(row, p.code_matrix(dtype));
+  }
+  return codes;
+}
+
+template <class T> int64_t check_lookup(const Problem<T>& p, DType dtype, const char* what) {
+  const std::vector<int64_t> want = definition(p, dtype);
+  int count = 0;
+  int64_t bad_row = -1;
+  const Isa* isas = compiled_isas(&count);
+  for (int i = 0; i < count; ++i) {
+    if (!isas[i].supported()) continue;
+    for (int threads : {1, 3}) {
+      std::vector<int64_t> codes(p.rows, -1);
+      const PackedCodebook packed(p.code_matrix(dtype), threads);
+      bad_row = nearest(packed, p.x_matrix(dtype), codes.data(), threads, *isas[i].nearest);
+      for (int64_t n = 0; n < p.rows; ++n)
+        CHECK(codes[n] == want[n], "%s, %s, %d threads, K=%lld D=%lld: row %lld has %lld, want %lld",
+              what, isas[i].name, threads, static_cast<long long>(p.size),
+              static_cast<long long>(p.dim), static_cast<long long>(n),
+              static_cast<long long>(codes[n]), static_cast<long long>(want[n]));
+    }
+  }
+  return bad_row;
+}
+
+void test_shapes() {
+  const int64_t shapes[][3] = {{0, 3, 4},     {1, 1, 1},    {33, 1, 4},     {31, 9, 4},
+                               {100, 64, 8},  {50, 77, 3},  {65, 130, 37},  {64, 1000, 8},
+                               {70, 3000, 64}, {7, 20, 1031}, {3, 9, 4096}};
+  for (const auto& s : shapes) {
+    check_lookup(hard_problem<float>(s[0], s[1], s[2], 1.0, 1), DType::f32, "float32");
+    check_lookup(hard_problem<double>(s[0], s[1], s[2], 1.0, 2), DType::f64, "float64");
+  }
+}
+
+void test_scales() {
+  for (double scale : {1e-44, 1e-38, 1e-30, 1e-23, 1e-20, 1e10, 1e18, 1e19, 1e25, 1e37})
+    check_lookup(hard_problem<float>(60, 90, 9, scale, 3), DType::f32, "float32 scale");
+  for (double scale : {1e-320, 1e-200, 1e-40, 1e40, 1e150, 1e160, 1e307})
+    check_lookup(hard_problem<double>(60, 90, 9, scale, 4), DType::f64, "float64 scale");
+}
+
+// Rows far from small codes, and tiny rows among large codes: the two ends of the error bound.
+void test_mixed_scales() {
+  for (double row_scale : {1e-30, 1e-12, 1e6, 1e12, 1e30})
+    for (double code_scale : {1e-25, 1e-6, 1e5}) {
+      auto p = hard_problem<float>(60, 90, 7, code_scale, 5);
+      std::mt19937 random(6);
+      std::normal_distribution<double> normal(0, row_scale);
+      for (auto& v : p.x) v = static_cast<float>(normal(random));
+      check_lookup(p, DType::f32, "mixed scales");
+    }
+}
+
+void test_bad_values() {
+  auto p = hard_problem<float>(80, 50, 5, 1.0, 7);
+  CHECK(check_lookup(p, DType::f32, "finite") == -1, "no bad row expected");
+  p.x[40 * 5 + 1] = -INFINITY;
+  p.x[9 * 5 + 4] = NAN;
+  p.codebook[6 * 5] = NAN;
+  CHECK(check_lookup(p, DType::f32, "NaN and Inf") == 9, "row 9 is the first bad one");
+  const PackedCodebook packed(p.code_matrix(DType::f32), 1);
+  CHECK(packed.first_bad_code == 6, "code %lld", static_cast<long long>(packed.first_bad_code));
+  for (auto& v : p.codebook) v = INFINITY;
+  check_lookup(p, DType::f32, "no usable code");
+}
+
+// More tiles within the error bound than one list of hits holds.
+void test_all_codes_equal() {
+  Problem<float> p{40, 9000, 2, std::vector<float>(80, 0.25f), std::vector<float>(18000, 0.5f)};
+  check_lookup(p, DType::f32, "all codes equal");
+}
+
+}  // namespace
+}  // namespace vqtok
+
+int main() {
+  vqtok::test_shapes();
+  vqtok::test_scales();
+  vqtok::test_mixed_scales();
+  vqtok::test_bad_values();
+  vqtok::test_all_codes_equal();
+  return 0;
+}
