@@ -5,6 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from vqtok.quantizers import VectorQuantizer
+from vqtok.quantizers.distributed import draw_rows
+from vqtok.quantizers.kmeans import kmeans
+from vqtok.quantizers.penalties import PENALTIES
 
 
 def trained(x, **arguments):
@@ -75,14 +78,79 @@ def test_ema_follows_the_running_means():
 
 
 def test_kmeans_starts_the_codebook_on_the_data():
-    """On separated clusters a few restarts of empty ones find every center."""
-    x, centers = clusters(rows=2000)
-    quantizer = trained(x, kmeans_iterations=30)
-    for batch in range(40):
-        quantizer(clusters(rows=2000, seed=batch)[0])
-    error = torch.cdist(x, quantizer.embeddings).min(1).values.mean()
-    baseline = torch.cdist(x, centers).min(1).values.mean()
-    assert error < 1.5 * baseline
+    """After enough steps each center is the float64 mean of the rows nearest to it."""
+    torch.manual_seed(3)
+    x, _ = clusters(rows=2000)
+    centers, counts = kmeans(x, 8, iterations=60)
+    nearest = torch.cdist(x.double(), centers.double()).argmin(1)
+    assert torch.equal(counts, torch.bincount(nearest, minlength=8))
+    for code in range(8):
+        mean = x[nearest == code].double().mean(0)
+        torch.testing.assert_close(centers[code].double(), mean, atol=1e-5, rtol=1e-5)
+    spread = (x - x.mean(0)).square().sum(1).mean()
+    assert (x - centers[nearest]).square().sum(1).mean() < 0.6 * spread
+
+
+def test_kmeans_sees_only_valid_rows():
+    x, _ = clusters(rows=600)
+    valid = torch.rand(600, generator=torch.Generator().manual_seed(1)) < 0.5
+    torch.manual_seed(4)
+    centers, counts = kmeans(torch.where(valid[:, None], x, 0.0), 8, valid=valid)
+    torch.manual_seed(4)
+    alone, alone_counts = kmeans(x[valid], 8)
+    assert torch.equal(centers, alone)
+    assert torch.equal(counts, alone_counts)
+    assert counts.sum() == valid.sum()
+
+
+def test_rows_are_drawn_evenly_and_distinct():
+    rows = torch.arange(30.0)[:, None]
+    valid = torch.ones(30, dtype=torch.bool)
+    valid[10:20] = False
+    seen = torch.zeros(30)
+    for seed in range(300):
+        torch.manual_seed(seed)
+        drawn, total = draw_rows(rows, valid, 7)
+        assert total == 20
+        assert len(drawn.unique()) == 7
+        seen[drawn[:, 0].long()] += 1
+    assert (seen[10:20] == 0).all()
+    assert (seen[valid] > 0.6 * 300 * 7 / 20).all()
+    assert (seen[valid] < 1.4 * 300 * 7 / 20).all()
+
+
+def test_an_orthogonal_codebook_has_no_orthogonal_loss():
+    table = torch.randn(8, 4)
+    loss = PENALTIES["orthogonal"](table, table, table, None)
+    unit = F.normalize(table.double(), dim=-1)
+    expected = (unit @ unit.T - torch.eye(8)).square().sum() / 64
+    torch.testing.assert_close(loss.double(), expected)
+    straight = 3 * torch.eye(4)
+    assert PENALTIES["orthogonal"](straight, straight, straight, None) == 0
+
+
+def test_diversity_is_what_the_mean_soft_code_lacks():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(8, 4, penalties=["diversity"], kmeans_iterations=0).train()
+    quantizer(torch.randn(64, 4))
+    table = quantizer.embeddings.double().clone()
+    x = torch.randn(50, 4)
+    loss = quantizer(x).losses["diversity"]
+    distance = torch.cdist(x.double(), table).square()
+    share = torch.softmax(-distance / distance.min(1).values.mean(), dim=1).mean(0)
+    expected = torch.tensor(8.0).log() + (share * share.log()).sum()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_masked_first_batch_starts_at_the_next():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 2).train()
+    quantizer(torch.full((9, 2), torch.nan), torch.zeros(9, dtype=torch.bool))
+    assert not quantizer.initialized
+    x = 100 + torch.rand(50, 2)
+    quantizer(x)
+    assert quantizer.initialized
+    assert (quantizer.embeddings >= 100).all()
 
 
 def test_dead_codes_come_back():
@@ -133,7 +201,14 @@ def test_fewer_rows_than_codes():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"codebook_size": 0}, {"dim": 0}, {"learning": "magic"}, {"gradient": "none"}],
+    [
+        {"codebook_size": 0},
+        {"dim": 0},
+        {"learning": "magic"},
+        {"gradient": "none"},
+        {"penalties": ["orthogonal"]},
+        {"learning": "gradient", "penalties": ["magic"]},
+    ],
 )
 def test_wrong_arguments(arguments):
     with pytest.raises(ValueError, match="must be"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,19 +32,26 @@ class Quantized:
 class Quantizer(nn.Module, ABC):
     """Maps latents [..., D] to codes [..., Q] and back.
 
-    Inside, everything is computed in float32, under autocast too. ``eval()`` never changes
-    state: codebooks, statistics and initialisation only move in training mode.
+    Inside, everything is float32, under autocast too, and stays so when the model is converted
+    (``model.bfloat16()``): running statistics would stop moving in half precision.
+
+    State (codebooks, statistics, initialisation) moves only in training mode: ``eval()`` freezes
+    it, and so does ``quantizer.requires_grad_(False)``. Quantizers begin equal on every rank like
+    any module (DistributedDataParallel sees to it); from then on all ranks agree bit for bit.
+
+    A quantizer of one codebook that looks at each position alone writes ``_quantize_rows``,
+    ``embed`` and ``codebook_sizes``; one made of others writes ``forward``.
     """
 
     dim: int
     config: dict[str, Any]
+    frozen: bool = False
 
     @property
     @abstractmethod
     def codebook_sizes(self) -> tuple[int, ...]:
-        """The codebook size K of each of the Q codebooks."""
+        """The codebook size K of each of the Q codebooks, at most 2^63."""
 
-    @abstractmethod
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> Quantized:
@@ -52,13 +59,28 @@ class Quantizer(nn.Module, ABC):
 
         Args:
             latents: float [..., D] (float32, bfloat16, float16 or float64), D = ``dim``.
-            mask: bool [...], True where a position counts. Other positions get codes, but
-                touch no statistics and no loss.
+            mask: bool [...], True where a position counts. Other positions are taken as zeros:
+                they get codes, but touch no statistics and no loss, and get no gradient.
             num_codebooks: use only the first codebooks (1 <= num_codebooks <= Q; default all).
 
         Raises:
-            ValueError: the shapes do not fit, or ``num_codebooks`` is out of range.
+            ValueError: the shapes do not fit, or ``num_codebooks`` is out of range; in eval mode
+                also for NaN and Inf.
         """
+        check_latents(latents, self.dim, mask)
+        check_num_codebooks(num_codebooks, 1)
+        with torch.autocast(latents.device.type, enabled=False):
+            result = self._quantize_rows(*as_rows(latents, mask))
+        return Quantized(
+            result.quantized.reshape(latents.shape).to(latents.dtype),
+            result.codes.reshape(*latents.shape[:-1], 1),
+            result.losses,
+            result.metrics,
+        )
+
+    def _quantize_rows(self, rows: Tensor, valid: Tensor | None) -> Quantized:
+        """Quantize float32 rows [N, D] to codes [N]; rows that aren't valid (bool [N]) are 0."""
+        raise NotImplementedError
 
     @abstractmethod
     def embed(self, codes: Tensor) -> Tensor:
@@ -74,6 +96,48 @@ class Quantizer(nn.Module, ABC):
             ValueError: q or a code is out of range.
         """
 
+    @torch.no_grad()
+    def codes_of(self, quantized: Tensor) -> Tensor:
+        """The inverse of :meth:`embed`: the codes [..., Q] of float [..., D] that it returned.
+
+        Exact where each codebook has its own share of the output (all but the residual and
+        multi-scale quantizers, whose sums have no exact inverse: there it quantizes anew).
+        """
+        training = self.training
+        self.eval()
+        codes = self(quantized).codes
+        self.train(training)
+        return codes
+
+    def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
+        """Start what depends on data (k-means) from this batch, if it has not started yet.
+
+        A forward pass in training does the same; most quantizers have nothing to start.
+        """
+
+    @property
+    def learns(self) -> bool:
+        """Whether a forward pass may change state."""
+        return self.training and not self.frozen
+
+    def requires_grad_(self, requires_grad: bool = True) -> Quantizer:
+        """Freeze or unfreeze parameters, and with them the state that is learned without one."""
+        for module in self.modules():
+            if isinstance(module, Quantizer):
+                module.frozen = not requires_grad
+        super().requires_grad_(requires_grad)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if tensor.is_floating_point() and moved.dtype != tensor.dtype:
+                return tensor.to(moved.device)
+            return moved
+
+        super()._apply(keep_precision, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def __call__(
         self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> Quantized:
@@ -81,11 +145,50 @@ class Quantizer(nn.Module, ABC):
         return result
 
 
+def as_rows(latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Latents [..., D] as float32 rows [N, D], and the mask as bool [N]; masked rows are 0."""
+    rows = zero_masked(latents.float(), mask).reshape(-1, latents.shape[-1])
+    return rows, None if mask is None else mask.reshape(-1)
+
+
+def zero_masked(latents: Tensor, mask: Tensor | None) -> Tensor:
+    """Latents [..., D] with 0 wherever the bool mask [...] is False, whatever was there."""
+    return latents if mask is None else torch.where(mask[..., None], latents, 0.0)
+
+
 def masked_mean_square(difference: Tensor, mask: Tensor | None) -> Tensor:
     """Mean square of [..., D] over the positions of a bool mask [...]; 0 if it has none."""
-    if mask is not None:
-        difference = difference[mask]
-    return difference.square().sum() / max(1, difference.numel())
+    total = zero_masked(difference, mask).square().sum()
+    if mask is None:
+        return total / max(1, difference.numel())
+    return total / (mask.sum() * difference.shape[-1]).clamp_min(1)
+
+
+def combine(results: Sequence[Quantized], weights: Sequence[float]) -> Quantized:
+    """The results of a quantizer's parts: codes [..., sum Q], weighted sums of the losses.
+
+    A loss that a part lacks counts as 0; metrics that all parts have are joined to [sum Q].
+    ``quantized`` is left to the caller: here it is that of the last part.
+    """
+    losses: dict[str, Tensor] = {}
+    for result, weight in zip(results, weights, strict=True):
+        for name, loss in result.losses.items():
+            losses[name] = losses[name] + weight * loss if name in losses else weight * loss
+    shared = [
+        name for name in results[0].metrics if all(name in result.metrics for result in results)
+    ]
+    return Quantized(
+        results[-1].quantized,
+        torch.cat([result.codes for result in results], dim=-1),
+        losses,
+        {name: torch.cat([result.metrics[name] for result in results]) for name in shared},
+    )
+
+
+def refuse_not_finite(rows: Tensor) -> None:
+    """ValueError if rows [N, D] hold NaN or Inf; not checked while compiling."""
+    if not torch.compiler.is_compiling() and not bool(rows.isfinite().all()):
+        raise ValueError("latents hold NaN or Inf")
 
 
 def check_latents(latents: Tensor, dim: int, mask: Tensor | None) -> None:
@@ -120,11 +223,13 @@ def check_codes(codes: Tensor, codebook_sizes: tuple[int, ...]) -> None:
     if codes.numel() == 0:
         return
     for index, size in enumerate(codebook_sizes[: codes.shape[-1]]):
-        low, high = torch.aminmax(codes[..., index].long())
+        column = codes[..., index].long()
+        if torch.compiler.is_compiling():
+            torch._assert_async(((column >= 0) & (column <= size - 1)).all(), "code out of range")
+            continue
+        low, high = (int(bound) for bound in torch.aminmax(column))
         if low < 0 or high >= size:
-            raise ValueError(
-                f"codebook {index} has codes 0..{size - 1}, got {int(low)}..{int(high)}"
-            )
+            raise ValueError(f"codebook {index} has codes 0..{size - 1}, got {low}..{high}")
 
 
 def without_type(config: Mapping[str, Any]) -> dict[str, Any]:

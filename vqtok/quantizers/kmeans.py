@@ -6,39 +6,59 @@ import torch
 from torch import Tensor
 
 from vqtok import ops
+from vqtok.quantizers import distributed
 
 
 @torch.no_grad()
-def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm from random rows; empty clusters restart at random rows.
+def kmeans(
+    latents: Tensor, codebook_size: int, *, valid: Tensor | None = None, iterations: int = 10
+) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm from random rows, over all ranks; empty clusters restart at random rows.
 
     Args:
-        latents: float32 [N, D], N >= 1. With fewer rows than clusters, the centers are the
-            rows, repeated with a little noise so that no two are equal.
+        latents: float32 [N, D]. With fewer rows than clusters (over all ranks), the centers are
+            the rows, repeated with a little noise so that no two are equal.
         codebook_size: number of clusters K.
+        valid: bool [N], the rows that count; the others must be 0. None for all.
         iterations: Lloyd steps.
 
     Returns:
-        centers float32 [K, D] and counts float32 [K], the rows nearest to each.
+        centers float32 [K, D] and counts int64 [K], the rows nearest to each; the same on every
+        rank. Without any row the centers mean nothing and the counts are 0.
     """
-    rows = len(latents)
-    centers = _random_rows(latents, codebook_size)
-    if rows < codebook_size:
-        spread = latents.std(dim=0, unbiased=False).mean().clamp_min(1e-3)
-        centers = centers + 0.01 * spread * torch.randn_like(centers)
-        iterations = 0
+    centers, total = distributed.draw_rows(latents, valid, codebook_size)
+    scarce = total < codebook_size
+    spread = centers.std(dim=0, unbiased=False).mean().clamp_min(1e-3)
+    noise = distributed.from_first_rank(torch.randn_like(centers))
+    centers = torch.where(scarce, centers + 0.01 * spread * noise, centers)
     for _ in range(iterations):
-        counts, sums = ops.ema_update(latents, ops.nearest(latents, centers), codebook_size)
+        counts, sums = code_totals(latents, _nearest(latents, centers), codebook_size, valid)
+        fresh, _ = distributed.draw_rows(latents, valid, codebook_size)
         means = sums / counts.clamp_min(1)[:, None]
-        centers = torch.where(counts[:, None] > 0, means, _random_rows(latents, codebook_size))
-    counts = torch.bincount(ops.nearest(latents, centers), minlength=codebook_size)
-    return centers, counts.float()
+        moved = torch.where(counts[:, None] > 0, means, fresh)
+        centers = torch.where(scarce, centers, moved)
+    counts, _ = code_totals(latents, _nearest(latents, centers), codebook_size, valid)
+    return centers, counts
 
 
-def _random_rows(latents: Tensor, count: int) -> Tensor:
-    rows = len(latents)
-    if rows >= count:
-        chosen = torch.randperm(rows, device=latents.device)[:count]
-    else:
-        chosen = torch.arange(count, device=latents.device) % rows
-    return latents[chosen]
+def code_totals(
+    latents: Tensor, codes: Tensor, codebook_size: int, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Over all ranks: how many valid rows chose each code, int64 [K], and their sums [K, D].
+
+    Rows that are not valid must be 0; they change neither.
+    """
+    _, sums = ops.ema_update(latents, codes, codebook_size)
+    counts = code_counts(codes, codebook_size, valid)
+    return distributed.sum_over_ranks(counts), distributed.sum_over_ranks(sums)
+
+
+def code_counts(codes: Tensor, codebook_size: int, valid: Tensor | None) -> Tensor:
+    """How many valid positions of this rank chose each code, int64 [K]."""
+    hits = torch.ones_like(codes) if valid is None else valid.long()
+    counts = torch.zeros(codebook_size, dtype=torch.int64, device=codes.device)
+    return counts.scatter_add_(0, codes, hits)
+
+
+def _nearest(latents: Tensor, centers: Tensor) -> Tensor:
+    return ops.nearest(latents, centers, check=False)

@@ -14,7 +14,9 @@ from vqtok.quantizers.base import (
     check_codes,
     check_latents,
     check_num_codebooks,
+    combine,
     masked_mean_square,
+    zero_masked,
 )
 from vqtok.quantizers.gradients import GRADIENTS
 
@@ -77,9 +79,9 @@ class ResidualQuantizer(Quantizer):
         self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> Quantized:
         check_latents(latents, self.dim, mask)
-        used = check_num_codebooks(num_codebooks, len(self.layers))
+        used = check_num_codebooks(num_codebooks, len(self.codebook_sizes))
         with torch.autocast(latents.device.type, enabled=False):
-            target = latents.float()
+            target = zero_masked(latents.float(), mask)
             keep = self._draw_num_codebooks(target, used)
             total = torch.zeros_like(target)
             results: list[Quantized] = []
@@ -93,17 +95,9 @@ class ResidualQuantizer(Quantizer):
                 total = total + (part if keep is None else part * still[..., None])
                 results.append(result)
             quantized = self.pass_gradient(target, total)
-        losses = {
-            name: torch.stack([result.losses[name] for result in results]).mean()
-            for name in results[0].losses
-        }
-        losses["commitment"] = masked_mean_square(target - total, mask)
-        metrics = {
-            name: torch.cat([result.metrics[name] for result in results])
-            for name in results[0].metrics
-        }
-        codes = torch.cat([result.codes for result in results], dim=-1)
-        return Quantized(quantized.to(latents.dtype), codes, losses, metrics)
+        combined = combine(results, [1 / used] * used)
+        losses = {**combined.losses, "commitment": masked_mean_square(target - total, mask)}
+        return Quantized(quantized.to(latents.dtype), combined.codes, losses, combined.metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)

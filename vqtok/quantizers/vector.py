@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ from vqtok.quantizers import distributed
 from vqtok.quantizers.base import (
     Quantized,
     Quantizer,
+    as_rows,
     check_codes,
     check_latents,
-    check_num_codebooks,
     masked_mean_square,
 )
 from vqtok.quantizers.gradients import GRADIENTS
-from vqtok.quantizers.kmeans import kmeans
+from vqtok.quantizers.kmeans import code_counts, code_totals, kmeans
+from vqtok.quantizers.penalties import PENALTIES
+from vqtok.quantizers.usage import usage_of_counts
 
 LEARNING = ("ema", "gradient")
 
@@ -42,10 +45,16 @@ class VectorQuantizer(Quantizer):
         revive_below: an embedding whose running share of positions falls below this fraction
             of the mean share 1/K restarts at a random latent of the batch, with its statistics;
             0 turns revival off. Relative, so that it doesn't depend on the batch size.
+        penalties: further losses in training, names in :data:`PENALTIES`: ``"orthogonal"``
+            (gradient learning only), ``"diversity"``.
+
+    If the first training batch is masked altogether, there is nothing for k-means, and the
+    codebook starts with random latents of the first batch that holds any (given revival).
 
     Losses: ``commitment``, the mean squared distance of latents to their (constant) embeddings;
-    with gradient learning also ``codebook``, the same with the constants exchanged.
-    Metrics, over the batch: ``perplexity`` and ``usage`` [1].
+    with gradient learning also ``codebook``, the same with the constants exchanged; penalties.
+    Metrics: ``perplexity`` and ``usage`` of the batch, ``dead``, the fraction of embeddings that
+    revival would restart (below 2 % of the mean share if it is off); each [1].
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class VectorQuantizer(Quantizer):
         gradient: str = "straight_through",
         kmeans_iterations: int = 10,
         revive_below: float = 0.02,
+        penalties: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if codebook_size < 1 or dim < 1:
@@ -67,6 +77,11 @@ class VectorQuantizer(Quantizer):
             raise ValueError(
                 f"learning must be one of {LEARNING} and gradient one of {tuple(GRADIENTS)}, "
                 f"not {learning!r} and {gradient!r}"
+            )
+        allowed = [name for name in PENALTIES if learning == "gradient" or name != "orthogonal"]
+        if any(name not in allowed for name in penalties):
+            raise ValueError(
+                f"with {learning} learning, penalties must be of {allowed}, not {list(penalties)}"
             )
         self.config: dict[str, Any] = {
             "type": "vector",
@@ -79,6 +94,8 @@ class VectorQuantizer(Quantizer):
             "kmeans_iterations": kmeans_iterations,
             "revive_below": revive_below,
         }
+        if penalties:  # left out otherwise, so that older configs keep their fingerprint
+            self.config["penalties"] = list(penalties)
         self.codebook_size = codebook_size
         self.dim = dim
         self.learning = learning
@@ -87,6 +104,7 @@ class VectorQuantizer(Quantizer):
         self.pass_gradient = GRADIENTS[gradient]
         self.kmeans_iterations = kmeans_iterations
         self.revive_below = revive_below
+        self.penalties = tuple(penalties)
         embeddings = torch.randn(codebook_size, dim)
         if cosine:
             embeddings = F.normalize(embeddings, dim=-1)
@@ -106,35 +124,20 @@ class VectorQuantizer(Quantizer):
     def codebook_sizes(self) -> tuple[int, ...]:
         return (self.codebook_size,)
 
-    def forward(
-        self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
-    ) -> Quantized:
-        check_latents(latents, self.dim, mask)
-        check_num_codebooks(num_codebooks, 1)
-        with torch.autocast(latents.device.type, enabled=False):
-            flat = latents.float().reshape(-1, self.dim)
-            if self.cosine:
-                flat = F.normalize(flat, dim=-1)
-            kept = flat if mask is None else flat[mask.reshape(-1)]
-            if self.training and not self._is_initialized:
-                self._initialize(kept.detach())
-            table = self._lookup_table()
-            # In training a NaN shows in the loss; asking here would wait for the device.
-            codes = ops.nearest(flat.detach(), table.detach(), check=not self.training)
-            chosen = F.embedding(codes, table)
-            kept_codes = codes if mask is None else codes[mask.reshape(-1)]
-            kept_chosen = chosen if mask is None else chosen[mask.reshape(-1)]
-            losses = self._losses(kept, kept_chosen)
-            metrics = self._metrics(kept_codes)
-            if self.training:
-                self._update(kept.detach(), kept_codes)
-            quantized = self.pass_gradient(flat, chosen.detach())
-        return Quantized(
-            quantized.reshape(latents.shape).to(latents.dtype),
-            codes.reshape(*latents.shape[:-1], 1),
-            losses,
-            metrics,
-        )
+    def _quantize_rows(self, rows: Tensor, valid: Tensor | None) -> Quantized:
+        if self.cosine:
+            rows = F.normalize(rows, dim=-1)
+        if self.learns and not self._is_initialized:
+            self._initialize(rows.detach(), valid)
+        table = self._lookup_table()
+        # In training a NaN shows in the loss; asking here would wait for the device.
+        codes = ops.nearest(rows.detach(), table.detach(), check=not self.training)
+        chosen = F.embedding(codes, table)
+        losses = self._losses(rows, chosen, table, valid)
+        counts = code_counts(codes, self.codebook_size, valid)
+        dead = self._update(rows.detach(), codes, valid) if self.learns else self._dead()
+        metrics = {**usage_of_counts(counts), "dead": dead.float().mean()[None]}
+        return Quantized(self.pass_gradient(rows, chosen.detach()), codes, losses, metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)
@@ -148,61 +151,66 @@ class VectorQuantizer(Quantizer):
         table = self.embeddings.clone()
         return F.normalize(table, dim=-1) if self.cosine else table
 
-    def _losses(self, latents: Tensor, chosen: Tensor) -> dict[str, Tensor]:
-        losses = {"commitment": masked_mean_square(latents - chosen.detach(), None)}
+    def _losses(
+        self, rows: Tensor, chosen: Tensor, table: Tensor, valid: Tensor | None
+    ) -> dict[str, Tensor]:
+        losses = {"commitment": masked_mean_square(rows - chosen.detach(), valid)}
         if self.learning == "gradient":
-            losses["codebook"] = masked_mean_square(latents.detach() - chosen, None)
+            losses["codebook"] = masked_mean_square(rows.detach() - chosen, valid)
+        if self.training:
+            for name in self.penalties:
+                losses[name] = PENALTIES[name](rows, chosen, table, valid)
         return losses
 
-    @torch.no_grad()
-    def _metrics(self, codes: Tensor) -> dict[str, Tensor]:
-        counts = torch.bincount(codes, minlength=self.codebook_size).float()
-        share = counts / counts.sum().clamp_min(1)
-        entropy = -torch.special.xlogy(share, share).sum()
-        usage = (counts > 0).float().mean()
-        return {"perplexity": entropy.exp()[None], "usage": usage[None]}
+    def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
+        check_latents(latents, self.dim, mask)
+        if self.learns and not self._is_initialized:
+            rows, valid = as_rows(latents.detach(), mask)
+            self._initialize(F.normalize(rows, dim=-1) if self.cosine else rows, valid)
 
     @torch.no_grad()
-    def _initialize(self, latents: Tensor) -> None:
-        latents = distributed.gather_rows(latents)
-        if len(latents) == 0:
-            return
-        centers, counts = kmeans(latents, self.codebook_size, iterations=self.kmeans_iterations)
-        centers, counts = distributed.from_first_rank(centers), distributed.from_first_rank(counts)
-        self.counts.copy_(counts.clamp_min(1))
-        self._set_embeddings(centers)
-        self.initialized.fill_(True)
+    def _initialize(self, rows: Tensor, valid: Tensor | None) -> None:
+        centers, counts = kmeans(
+            rows, self.codebook_size, valid=valid, iterations=self.kmeans_iterations
+        )
+        found = counts.sum() > 0
+        self.counts.copy_(torch.where(found, counts.float().clamp_min(1), self.counts))
+        self._set_embeddings(torch.where(found, centers, self.embeddings))
+        self.initialized.copy_(found)
         self._is_initialized = True
 
     @torch.no_grad()
-    def _update(self, latents: Tensor, codes: Tensor) -> None:
+    def _update(self, rows: Tensor, codes: Tensor, valid: Tensor | None) -> Tensor:
         """Move the running counts and means to this batch, then revive dead embeddings.
 
         The running sum of an embedding's latents is always its count times its value, so no
         second copy of the codebook is kept that a revival could forget to reset.
+
+        Returns:
+            bool [K], which embeddings were dead.
         """
-        counts, sums = ops.ema_update(latents, codes, self.codebook_size)
-        counts = distributed.sum_over_ranks(counts).float()
-        sums = distributed.sum_over_ranks(sums)
+        totals, sums = code_totals(rows, codes, self.codebook_size, valid)
+        counts = totals.float()
         self.counts.lerp_(counts, 1 - self.decay)
         if self.learning == "ema":
             towards = sums - counts[:, None] * self.embeddings
             pace = (1 - self.decay) / self.counts.clamp_min(1e-6)
             self._set_embeddings(self.embeddings + pace[:, None] * towards)
+        dead = self._dead()
         if self.revive_below > 0:
-            self._revive(latents)
+            self._revive(rows, valid, dead)
+        return dead
 
-    def _revive(self, latents: Tensor) -> None:
-        latents = distributed.gather_rows(latents)
-        if len(latents) == 0:
-            return
-        mean = self.counts.mean()
-        dead = self.counts < self.revive_below * mean
-        rows = torch.randint(len(latents), (self.codebook_size,), device=latents.device)
-        fresh = distributed.from_first_rank(latents[rows])
+    def _dead(self) -> Tensor:
+        return self.counts < (self.revive_below or 0.02) * self.counts.mean()
+
+    def _revive(self, rows: Tensor, valid: Tensor | None, dead: Tensor) -> None:
+        fresh, total = distributed.draw_rows(rows, valid, self.codebook_size)
+        restart = (dead | ~self.initialized) & (total > 0)
         # A tenth of a fair share: enough to outlive the next few batches, not to look popular.
-        self.counts.copy_(torch.where(dead, 0.1 * mean, self.counts))
-        self._set_embeddings(torch.where(dead[:, None], fresh, self.embeddings))
+        self.counts.copy_(torch.where(restart, 0.1 * self.counts.mean(), self.counts))
+        self._set_embeddings(torch.where(restart[:, None], fresh, self.embeddings))
+        self.initialized.logical_or_(total > 0)
 
     def _set_embeddings(self, embeddings: Tensor) -> None:
         self.embeddings.copy_(F.normalize(embeddings, dim=-1) if self.cosine else embeddings)
