@@ -16,7 +16,7 @@ def photo() -> Autoencoder:
         encoder_blocks=(1, 3),
         decoder_blocks=(2, 3),
         encoder_channels=(64, 128),
-        decoder_channels=(96, 160),
+        decoder_channels=(88, 160),
     )
 
 
