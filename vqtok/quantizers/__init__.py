@@ -10,24 +10,67 @@ from collections.abc import Mapping
 from typing import Any
 
 from vqtok.quantizers.base import Quantized, Quantizer, without_type
+from vqtok.quantizers.beam_residual import BeamResidualQuantizer
+from vqtok.quantizers.bsq import BSQ
+from vqtok.quantizers.fsq import FSQ
 from vqtok.quantizers.gradients import rotation_trick, straight_through
+from vqtok.quantizers.grouped import GroupedQuantizer
+from vqtok.quantizers.gumbel import GumbelQuantizer
+from vqtok.quantizers.ibq import IBQ
+from vqtok.quantizers.ifsq import IFSQ
+from vqtok.quantizers.lfq import LFQ
+from vqtok.quantizers.multiscale import MultiScaleQuantizer
+from vqtok.quantizers.projected import ProjectedQuantizer
+from vqtok.quantizers.random_projection import RandomProjectionQuantizer
 from vqtok.quantizers.residual import ResidualQuantizer
+from vqtok.quantizers.residual_fsq import ClampedFSQ, residual_fsq
+from vqtok.quantizers.shared_residual import SharedResidualQuantizer
+from vqtok.quantizers.simvq import SimVQ
 from vqtok.quantizers.vector import VectorQuantizer
 
 __all__ = [
+    "BSQ",
+    "FSQ",
+    "IBQ",
+    "IFSQ",
+    "LFQ",
     "QUANTIZERS",
+    "BeamResidualQuantizer",
+    "ClampedFSQ",
+    "GroupedQuantizer",
+    "GumbelQuantizer",
+    "MultiScaleQuantizer",
+    "ProjectedQuantizer",
     "Quantized",
     "Quantizer",
+    "RandomProjectionQuantizer",
     "ResidualQuantizer",
+    "SharedResidualQuantizer",
+    "SimVQ",
     "VectorQuantizer",
     "build_quantizer",
+    "residual_fsq",
     "rotation_trick",
     "straight_through",
 ]
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
     "vector": VectorQuantizer,
+    "simvq": SimVQ,
+    "ibq": IBQ,
+    "gumbel": GumbelQuantizer,
+    "random_projection": RandomProjectionQuantizer,
+    "fsq": FSQ,
+    "ifsq": IFSQ,
+    "clamped_fsq": ClampedFSQ,
+    "lfq": LFQ,
+    "bsq": BSQ,
+    "projected": ProjectedQuantizer,
+    "grouped": GroupedQuantizer,
     "residual": ResidualQuantizer,
+    "shared_residual": SharedResidualQuantizer,
+    "beam_residual": BeamResidualQuantizer,
+    "multiscale": MultiScaleQuantizer,
 }
 
 
@@ -42,6 +85,8 @@ def build_quantizer(config: Mapping[str, Any]) -> Quantizer:
     if kind not in QUANTIZERS:
         raise ValueError(f"unknown quantizer type {kind!r}, expected one of {list(QUANTIZERS)}")
     arguments = without_type(config)
+    if "layer" in arguments:
+        arguments["layer"] = build_quantizer(arguments["layer"])
     if "layers" in arguments:
         arguments["layers"] = [build_quantizer(layer) for layer in arguments["layers"]]
     return QUANTIZERS[kind](**arguments)
