@@ -32,7 +32,7 @@ codebooks are a coarser description, so one model serves {codebooks} rates.
 
 On {images} photos that it was not trained on (the Kodak suite, 768 x 512), mean PSNR over RGB:
 
-| codebooks | bits per pixel, fixed width | bits per pixel, order-0 entropy | PSNR dB | last codebook's usage |
+| codebooks | bpp, fixed width | bpp, order-0 entropy | PSNR dB | last codebook's usage |
 |---|---|---|---|---|
 {rates}
 

@@ -48,18 +48,26 @@ class Tokenizer:
         autoencoder: the trained model.
         name: for people; the fingerprint identifies.
         training: how the weights came about (settings, seed, versions, machine), kept with them.
+        config: the autoencoder's config as it was saved, for the fingerprint: a later vqtok may
+            spell the same model differently. Default: the autoencoder's own.
     """
 
     modality = "image"
 
     def __init__(
-        self, autoencoder: Autoencoder, *, name: str, training: Mapping[str, Any] | None = None
+        self,
+        autoencoder: Autoencoder,
+        *,
+        name: str,
+        training: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.autoencoder: Autoencoder = autoencoder.float().eval().requires_grad_(False)
         channels_last(self.autoencoder)
         self.name = name
         self.training = dict(training or {})
-        self.fingerprint = _fingerprint(autoencoder)
+        self.config = dict(config or autoencoder.config)
+        self.fingerprint = _fingerprint(self.config, autoencoder)
 
     def __repr__(self) -> str:
         return (
@@ -204,7 +212,7 @@ class Tokenizer:
             "name": self.name,
             "modality": self.modality,
             "fingerprint": self.fingerprint,
-            "autoencoder": self.autoencoder.config,
+            "autoencoder": self.config,
             "training": self.training,
         }
         text = json.dumps(config, indent=2) + "\n"
@@ -228,7 +236,12 @@ class Tokenizer:
             )
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"tokenizer {folder} cannot be loaded: {error}") from error
-        tokenizer = cls(autoencoder, name=config["name"], training=config.get("training"))
+        tokenizer = cls(
+            autoencoder,
+            name=config["name"],
+            training=config.get("training"),
+            config=config["autoencoder"],
+        )
         if tokenizer.fingerprint != config["fingerprint"]:
             raise DataError(
                 f"tokenizer {folder} is damaged: its weights have fingerprint "
@@ -290,10 +303,10 @@ def _state(autoencoder: Autoencoder) -> dict[str, Tensor]:
     }
 
 
-def _fingerprint(autoencoder: Autoencoder) -> str:
+def _fingerprint(config: Mapping[str, Any], autoencoder: Autoencoder) -> str:
     """sha256 over everything that decides what codes mean: config, names, shapes, values."""
-    config = {key: autoencoder.config[key] for key in ("encoder", "quantizer", "decoder")}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    parts = {key: config[key] for key in ("encoder", "quantizer", "decoder")}
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for name, value in sorted(_state(autoencoder).items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.numpy().tobytes())
