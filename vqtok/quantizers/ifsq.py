@@ -1,4 +1,4 @@
-"""Finite scalar quantization with evenly used levels (iFSQ, arXiv:2601.17124)."""
+"""Finite scalar quantization with evenly spread latents (iFSQ, arXiv:2601.17124)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from vqtok.quantizers.fsq import FSQ
 
 class IFSQ(FSQ):
     """FSQ with the bound ``2 * sigmoid(1.6 * z) - 1``, close to the distribution function of a
-    normal variable, so that the levels of normal latents are used almost evenly.
+    normal variable, so that normal latents are spread almost evenly: the inner levels are used
+    alike, the two outermost, whose cells are halves, half as much.
 
     The bounded value times (L - 1) / 2 is rounded. The paper takes odd L; for even L the levels
     lie at -(L - 1) / 2, ..., -1/2, 1/2, ..., so that all of [-1, 1] is covered evenly. Exact
