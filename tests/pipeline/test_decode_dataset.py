@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqtok.errors import DataError, UsageError, VqtokError
@@ -116,6 +116,7 @@ def test_the_same_name_twice(toy, tmp_path: Path) -> None:
         assert read_image(tmp_path / "out" / name).pixels[0, 0, 0] == i * 16 + 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from("aAé./-2\\png")), max_size=8))
 def test_names_are_distinct_and_inside(names: list[str]) -> None:
     namer = Namer(".png")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqtok.errors import DataError
@@ -322,12 +322,14 @@ def test_a_folder_without_manifest(tmp_path: Path) -> None:
     assert [problem.file for problem in verify(tmp_path)] == ["manifest.json"]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_json_never_raises_anything_else(data: bytes) -> None:
     with contextlib.suppress(DataError):
         parse_json(data, "here")
 
 
+@settings(deadline=None)
 @given(position=st.integers(0, 1 << 20), junk=st.binary(min_size=1, max_size=16))
 def test_overwritten_bytes_never_crash_a_reader(
     tmp_path_factory: pytest.TempPathFactory, position: int, junk: bytes

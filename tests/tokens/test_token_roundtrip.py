@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
@@ -49,6 +50,7 @@ def datasets(draw: st.DrawFn) -> tuple[Header, list[Sample]]:
     return header, samples
 
 
+@settings(deadline=None)
 @given(datasets())
 def test_samples_come_back(tmp_path_factory: pytest.TempPathFactory, data) -> None:
     header, samples = data
@@ -106,6 +108,14 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path, header: Header, sa
         write_shard(tmp_path / name / "x", iter(samples), header)
     assert (tmp_path / "one/x").read_bytes() == (tmp_path / "two/x").read_bytes()
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["x"]
+
+
+def test_large_shards_wait_on_disk(tmp_path, header, samples, monkeypatch) -> None:
+    write_shard(tmp_path / "in memory", samples, header)
+    monkeypatch.setattr("vqtok.tokens.writer.MAX_BUFFERED", 1)
+    write_shard(tmp_path / "on disk", samples, header)
+    assert (tmp_path / "on disk").read_bytes() == (tmp_path / "in memory").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["in memory", "on disk"]
 
 
 def test_a_dataset_reads_as_one_sequence(dataset: Path, header: Header, samples) -> None:

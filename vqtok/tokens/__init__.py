@@ -8,6 +8,7 @@ from __future__ import annotations
 from vqtok.tokens.header import Header
 from vqtok.tokens.manifest import Manifest, ShardInfo, read_manifest, write_manifest
 from vqtok.tokens.reader import ShardReader, TokenReader
+from vqtok.tokens.statistics import Statistics, collect_statistics
 from vqtok.tokens.verify import Problem, verify
 from vqtok.tokens.writer import Sample, write_shard
 
@@ -18,7 +19,9 @@ __all__ = [
     "Sample",
     "ShardInfo",
     "ShardReader",
+    "Statistics",
     "TokenReader",
+    "collect_statistics",
     "read_manifest",
     "verify",
     "write_manifest",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from vqtok.tokens.packing import packing_of
 
 MAX_META = 1 << 20
 """Most bytes of one sample's metadata."""
+
+MAX_BUFFERED = 1 << 25
+"""Most bytes of packed codes that are held in memory while a shard is made."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +39,25 @@ class Sample:
 def write_shard(path: Path | str, samples: Iterable[Sample], header: Header) -> ShardInfo:
     """Write ``samples`` as one shard; complete and on disk when this returns, else not there.
 
-    The bytes depend on the samples and the header alone. The packed samples are held in memory
-    until the end, so a shard must fit there.
+    The bytes depend on the samples and the header alone. Memory holds one sample and a bounded part
+    of the packed codes, the rest waits in a nameless file beside ``path``.
 
     Raises ValueError naming the sample whose codes or metadata the header does not allow.
     """
     path = Path(path)
     if not is_plain_name(path.name):
         raise ValueError(f"{path.name!r} cannot name a shard")
-    builder = _Builder(header)
-    for sample in samples:
-        builder.add(sample)
     digest = hashlib.sha256()
     size = 0
-    with atomic_write(path) as file:
-        for chunk in builder.chunks():
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
+    with tempfile.SpooledTemporaryFile(MAX_BUFFERED, dir=str(path.parent)) as planes:
+        builder = _Builder(header, planes)
+        for sample in samples:
+            builder.add(sample)
+        with atomic_write(path) as file:
+            for chunk in builder.chunks():
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
     return ShardInfo(
         file=path.name,
         samples=len(builder.crcs),
@@ -66,14 +71,14 @@ def write_shard(path: Path | str, samples: Iterable[Sample], header: Header) -> 
 class _Builder:
     """The tensors of a shard while samples are added."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, planes: IO[bytes]) -> None:
         self.header = header
         self.packing = packing_of(header)
         self.offsets = [0]
         self.meta_offsets = [0]
         self.shapes: list[tuple[int, ...]] = []
         self.crcs: list[list[int]] = []
-        self.planes: list[bytes] = []
+        self.planes = planes
         self.metas: list[bytes] = []
 
     def add(self, sample: Sample) -> None:
@@ -86,10 +91,11 @@ class _Builder:
         self.meta_offsets.append(self.meta_offsets[-1] + len(meta))
         self.shapes.append(dims)
         self.crcs.append(running_crcs(dims, meta, planes))
-        self.planes += planes
+        self.planes.writelines(planes)
         self.metas.append(meta)
 
     def chunks(self) -> Iterable[bytes]:
+        """The file, piece by piece."""
         samples = len(self.crcs)
         token_bytes = self.offsets[-1] * self.packing.unit
         head = build_head(self.header, samples, token_bytes, self.meta_offsets[-1])
@@ -99,7 +105,9 @@ class _Builder:
         yield np.array(self.shapes, "<i4").tobytes()
         yield np.array(self.crcs, "<u4").tobytes()
         yield zlib.crc32(head).to_bytes(4, "little")
-        yield from self.planes
+        self.planes.seek(0)
+        while chunk := self.planes.read(1 << 20):
+            yield chunk
         yield from self.metas
 
 

@@ -1,0 +1,104 @@
+"""The command line: one module per verb, imported for its arguments, heavy only when it runs.
+
+A verb's module has ``HELP`` (one line), ``EXAMPLES``, ``add_arguments(parser)`` and
+``run(args) -> int``, the exit code; and ``INTERRUPTED``, if there is something to say after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from vqtok._version import __version__
+from vqtok.cli.common import say
+from vqtok.errors import UsageError, VqtokError
+
+VERBS = {
+    "encode": "vqtok.cli.encode",
+    "decode": "vqtok.cli.decode",
+    "verify": "vqtok.cli.verify",
+    "inspect": "vqtok.cli.inspect",
+    "train": "vqtok.cli.train",
+}
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_DESCRIPTION = """\
+Images to discrete token files and back.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 all is well,
+1 something failed, 2 the command itself is wrong, 130 interrupted."""
+
+_EXAMPLES = """\
+examples:
+  vqtok encode photos/ tokens/            photos to a token dataset
+  vqtok decode tokens/ decoded/           and back
+  vqtok inspect tokens/                   what it holds and what it costs
+  vqtok verify tokens/                    is every byte still right?
+  vqtok VERB --help                       more about a verb"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (argparse itself exits for --help and bad options)."""
+    parser, verbs = _parser()
+    args = parser.parse_args(arguments)
+    verb = verbs[args.verb]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be foreign to the locale
+    try:
+        code: int = verb.run(args)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        return _fail(error, WRONG_USAGE)
+    except BrokenPipeError:
+        # Whoever read our output is gone; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (VqtokError, OSError) as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt:
+        hint = getattr(verb, "INTERRUPTED", "")
+        print(file=sys.stderr)
+        say(f"interrupted{'; ' if hint else ''}{hint}")
+        return INTERRUPTED
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
+    parser = argparse.ArgumentParser(
+        prog="vqtok",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vqtok {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = {name: import_module(module) for name, module in VERBS.items()}
+    for name, verb in verbs.items():
+        verb.add_arguments(
+            subparsers.add_parser(
+                name,
+                help=verb.HELP,
+                description=f"{verb.HELP[0].upper()}{verb.HELP[1:]}.",
+                epilog=verb.EXAMPLES,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
+    return parser, verbs
+
+
+def _fail(error: Exception, code: int) -> int:
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        places = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        message = ": ".join([*places, error.strerror])
+    say(f"error: {message}")
+    return code

@@ -1,0 +1,104 @@
+"""What several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqtok.errors import UsageError
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import Tokenizer
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def add_job_arguments(parser: argparse.ArgumentParser, threads_do: str) -> None:
+    """The options of verbs that run a model over many files."""
+    parser.add_argument(
+        "--device", default="cpu", help="where the model runs: cpu, cuda (default: %(default)s)"
+    )
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(cores, 8),
+        metavar="N",
+        help=f"threads that {threads_do} while the model runs; the result does not depend on "
+        "them (default: the number of cores, at most 8)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def load_tokenizer(name: str, device: str = "cpu") -> Tokenizer:
+    """The tokenizer ``name`` on ``device``; UsageError when there is no such device."""
+    import torch
+
+    from vqtok.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(name)
+    try:
+        return tokenizer.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device}: {reason}") from error
+
+
+def existing(path: Path) -> Path:
+    """``path``, or UsageError when nothing is there."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    return path
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal; yields the function that advances it."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, desc=what, unit=" samples", dynamic_ncols=True, disable=not sys.stderr.isatty()
+    ) as bar:
+
+        def advance(count: int) -> None:
+            if bar.n == 0:  # what an earlier run did says nothing about the speed of this one
+                bar.initial = count
+            bar.update(count)
+
+        yield advance
+
+
+def say(message: str) -> None:
+    """One line for people, on standard error."""
+    print(f"vqtok: {printable(message)}", file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """A result for people, on standard output."""
+    print(printable(text))
+
+
+def printable(text: str) -> str:
+    """``text`` without what could command a terminal: names come from files of unknown origin."""
+    return "".join(
+        char
+        if char.isprintable() or char == "\n"
+        else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 shard", "2,000 shards"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

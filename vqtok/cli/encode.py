@@ -1,0 +1,126 @@
+"""``vqtok encode``: images to a token dataset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqtok.cli.common import (
+    add_job_arguments,
+    load_tokenizer,
+    plural,
+    positive,
+    progress_bar,
+    say,
+    show,
+)
+
+if TYPE_CHECKING:
+    from vqtok.pipeline import EncodeReport
+
+HELP = "encode images into a token dataset"
+INTERRUPTED = "run the same command again to go on from here"
+EXAMPLES = """\
+examples:
+  vqtok encode photos/ tokens/
+  vqtok encode photos/ tokens/                     (again: goes on where it was killed)
+  vqtok encode 'shards/*.tar' tokens/ --num-codebooks 2 --shard-size 5000
+  vqtok encode list.txt tokens/ --tokenizer runs/mine --pack plain
+
+OUT becomes a folder of safetensors files and a manifest. Inputs that cannot be read are listed in
+OUT/errors.jsonl and make the exit code 1; the dataset is complete without them. The same command
+always gives the same bytes, whatever the number of workers and however often it was killed.
+"""
+
+SHOWN_ERRORS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options of ``vqtok encode``."""
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a folder (with all below it), a glob in quotes, a file, a .txt list of files, or a "
+        "webdataset .tar",
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the token dataset")
+    parser.add_argument(
+        "--tokenizer", default="photo", help="name or folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num-codebooks",
+        type=positive,
+        metavar="Q",
+        help="use the first Q codebooks only: fewer bits, less quality (default: all)",
+    )
+    parser.add_argument(
+        "--pack",
+        choices=["bits", "plain"],
+        default="bits",
+        help="bits: as few bits per code as the codebook needs; plain: whole 8, 16 or 32 bits "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="inputs per file (default: %(default)s)",
+    )
+    add_job_arguments(parser, "read and decode images")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode; prints what came of it."""
+    from vqtok.media import scan_sources
+    from vqtok.pipeline import encode_dataset, make_plan
+
+    listing = scan_sources(args.source)
+    if listing.skipped:
+        kinds = ", ".join(f"{count} {ext or 'without extension'}" for ext, count in listing.skipped.items())
+        say(f"passed over {plural(sum(listing.skipped.values()), 'file')} ({kinds})")
+    tokenizer = load_tokenizer(args.tokenizer, args.device)
+    plan = make_plan(
+        listing.sources,
+        tokenizer,
+        num_codebooks=args.num_codebooks,
+        packing=args.pack,
+        shard_size=args.shard_size,
+    )
+    with progress_bar(len(plan.sources), "encode") as progress:
+        report = encode_dataset(plan, tokenizer, args.out, workers=args.workers, progress=progress)
+    _print(report, args.out, args.json)
+    return 1 if report.manifest.errors else 0
+
+
+def _print(report: EncodeReport, out: Path, as_json: bool) -> None:
+    manifest = report.manifest
+    size = sum(path.stat().st_size for path in out.iterdir())
+    if manifest.errors:
+        _show_errors(out / "errors.jsonl", manifest.errors)
+    if as_json:
+        facts = {
+            "out": str(out),
+            "samples": manifest.samples,
+            "errors": manifest.errors,
+            "shards": len(manifest.shards),
+            "bytes": size,
+            "tokenizer": manifest.header.tokenizer,
+            "already_done": report.already_done,
+        }
+        print(json.dumps(facts))
+        return
+    state = "was complete already" if report.already_done else "is complete"
+    shards = plural(len(manifest.shards), "shard")
+    show(f"{out} {state}: {plural(manifest.samples, 'sample')} in {shards}, {size:,} bytes")
+
+
+def _show_errors(path: Path, count: int) -> None:
+    with path.open(encoding="utf-8") as lines:
+        for line, _ in zip(lines, range(SHOWN_ERRORS), strict=False):
+            failure = json.loads(line)
+            say(f"not encoded: {failure['source']}: {failure['error']}")
+    more = f"{count - SHOWN_ERRORS:,} more; " if count > SHOWN_ERRORS else ""
+    say(f"{more}{plural(count, 'input')} could not be encoded, see {path}")

@@ -1,0 +1,160 @@
+"""``vqtok inspect``: what a token dataset or a tokenizer is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqtok.cli.common import plural, progress_bar, say, show
+
+if TYPE_CHECKING:
+    from vqtok.tokens import TokenReader
+
+HELP = "show what a token dataset or a tokenizer is"
+EXAMPLES = """\
+examples:
+  vqtok inspect tokens/
+  vqtok inspect photo
+  vqtok inspect runs/mine --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options of ``vqtok inspect``."""
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        help="a token dataset, one of its shards, or a tokenizer (folder or bundled name)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect; prints the facts."""
+    path = Path(args.path)
+    if path.is_file() or (path / "manifest.json").exists() or (path / ".vqtok").exists():
+        from vqtok.tokens import TokenReader
+
+        reader = TokenReader(path)
+        facts, damaged = dataset_facts(reader)
+        text = _dataset_text(facts)
+    else:
+        facts, damaged = tokenizer_facts(args.path), []
+        text = _tokenizer_text(facts)
+    for message in damaged:
+        say(f"damaged: {message}")
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        show(text)
+    return 1 if damaged else 0
+
+
+def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
+    """What a dataset holds and costs, and one message per damaged sample."""
+    from vqtok.tokens.statistics import collect_statistics, entropy, perplexity, usage
+
+    header, manifest = reader.header, reader.manifest
+    with progress_bar(len(reader), "inspect") as progress:
+        statistics = collect_statistics(reader, progress)
+    files = list(reader.path.iterdir()) if manifest else [reader.path]
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    code_bits = statistics.codes * sum(header.bits_per_code)
+    pixels = statistics.pixels if statistics.samples else None
+    codebooks = [
+        {
+            "codebook_size": header.codebook_sizes[q],
+            "bits_per_code": header.bits_per_code[q],
+            "usage": None if counts is None else usage(counts),
+            "entropy": None if counts is None else entropy(counts),
+            "perplexity": None if counts is None else perplexity(counts),
+        }
+        for q, counts in enumerate(statistics.counts)
+    ]
+    facts = {
+        "kind": "tokens",
+        "path": str(reader.path),
+        **header.to_json(),
+        "samples": len(reader),
+        "damaged": len(statistics.damaged),
+        "errors": manifest.errors if manifest else 0,
+        "shards": len(manifest.shards) if manifest else 1,
+        "bytes": size,
+        "codes": statistics.codes,
+        "pixels": pixels,
+        "bpp": size * 8 / pixels if pixels else None,
+        "bpp_of_codes": code_bits / pixels if pixels else None,
+        "codebooks": codebooks,
+    }
+    return facts, statistics.damaged
+
+
+def tokenizer_facts(name: str) -> dict[str, Any]:
+    """What a tokenizer is: sizes, rates, configuration."""
+    from vqtok.tokenizer import Tokenizer, find_pretrained
+    from vqtok.tokens import Header
+
+    tokenizer = Tokenizer.from_pretrained(name)
+    sizes = tokenizer.codebook_sizes
+    header = Header(tokenizer="", tokenizer_name="", codebook_sizes=sizes)
+    pixels = tokenizer.downsample**2
+    folder = find_pretrained(name)
+    return {
+        "kind": "tokenizer",
+        "path": str(folder),
+        "name": tokenizer.name,
+        "fingerprint": tokenizer.fingerprint,
+        "modality": tokenizer.modality,
+        "downsample": tokenizer.downsample,
+        "codebook_sizes": list(sizes),
+        "bpp": [bits / pixels for bits in accumulate(header.bits_per_code)],
+        "parameters": sum(value.numel() for value in tokenizer.autoencoder.parameters()),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        "config": tokenizer.autoencoder.config,
+        "training": tokenizer.training,
+    }
+
+
+def _dataset_text(facts: dict[str, Any]) -> str:
+    failed = f", {plural(facts['errors'], 'input')} failed" if facts["errors"] else ""
+    damaged = f", {facts['damaged']:,} damaged" if facts["damaged"] else ""
+    rate = "" if facts["bpp"] is None else f", {facts['bpp']:.4f} bits per pixel on disk"
+    codes = "" if facts["bpp"] is None else f", {facts['bpp_of_codes']:.4f} bits per pixel"
+    shards = plural(facts["shards"], "shard")
+    lines = [
+        f"{facts['path']}: token dataset, format version {facts['format_version']}",
+        f"  tokenizer   {facts['tokenizer_name']} ({facts['tokenizer'][:12]})",
+        f"  samples     {facts['samples']:,} ({facts['modality']}) in {shards}{failed}{damaged}",
+        f"  size        {facts['bytes']:,} bytes{rate}",
+        f"  codes       {facts['codes']:,} x {plural(len(facts['codebooks']), 'codebook')}{codes}",
+        f"  packing     {facts['packing']}",
+        "  codebook      size  bits  entropy   usage  perplexity",
+    ]
+    for q, book in enumerate(facts["codebooks"]):
+        line = f"  {q:8d}  {book['codebook_size']:8d}  {book['bits_per_code']:4d}"
+        if book["usage"] is not None:
+            line += f"  {book['entropy']:7.3f}  {book['usage']:6.1%}  {book['perplexity']:10.1f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _tokenizer_text(facts: dict[str, Any]) -> str:
+    side = facts["downsample"]
+    rates = ", ".join(f"{q}: {bpp:.4f}" for q, bpp in enumerate(facts["bpp"], 1))
+    return "\n".join(
+        [
+            f"{facts['path']}: tokenizer {facts['name']!r}",
+            f"  fingerprint     {facts['fingerprint']}",
+            f"  input           {facts['modality']}, any size",
+            f"  codes           one per codebook and {side} x {side} pixels",
+            f"  codebook sizes  {', '.join(map(str, facts['codebook_sizes']))}",
+            f"  bits per pixel  {rates} (by number of codebooks)",
+            f"  parameters      {facts['parameters']:,}",
+            f"  size            {facts['bytes']:,} bytes",
+            f"  config          {json.dumps(facts['config'])}",
+            f"  training        {json.dumps(facts['training'])}",
+        ]
+    )
