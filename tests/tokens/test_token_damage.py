@@ -42,7 +42,8 @@ def test_every_flipped_bit_is_found_and_costs_one_sample_at_most(small) -> None:
     sound = path.read_bytes()
     data = bytearray(sound)
     head = 8 + int.from_bytes(sound[:8], "little")
-    for position in range(len(sound)):
+    # The head is the same in both tiers but for two words.
+    for position in range(0 if b"plain" in sound[:head] else head, len(sound)):
         for bit in range(8):
             data[position] ^= 1 << bit
             path.write_bytes(data)
