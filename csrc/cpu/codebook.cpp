@@ -1,7 +1,9 @@
 #include <math.h>
 
+#include <algorithm>
 #include <atomic>
 #include <limits>
+#include <type_traits>
 
 #include "cpu/nearest.h"
 #include "cpu/team.h"
@@ -9,21 +11,32 @@
 namespace vqtok {
 namespace {
 
-// Copies one code into its tile; returns its squared norm, NaN if an element is NaN or Inf.
+// What a tile's codes turned out to be.
+struct TileNorms {
+  double squared[kTile];
+  double flaw[kTile];  // 0, or NaN if the code holds a NaN or Inf
+};
+
+// Lays out a tile of `count` codes; the lanes left over repeat the last one.
 template <class T>
-double place_code(const T* code, int64_t dim, int lane, float* values, double* exact) {
-  double squared = 0;
-  bool finite = true;
-  for (int64_t d = 0; d < dim; ++d) {
-    const double v = to_double(code[d]);
-    values[d * kTile + lane] = to_float(code[d]);
-    if (exact) exact[d * kTile + lane] = v;
-    squared += v * v;
-    finite = finite && isfinite(v);
-  }
-  if (finite) return squared;
-  for (int64_t d = 0; d < dim; ++d) values[d * kTile + lane] = 0;
-  return NAN;
+TileNorms place_tile(const Matrix& codebook, int64_t first, int64_t count, float* values,
+                     double* exact) {
+  const T* codes[kTile];
+  for (int64_t lane = 0; lane < kTile; ++lane)
+    codes[lane] = codebook.row<T>(first + std::min(lane, count - 1));
+  double squared[kTile] = {}, flaw[kTile] = {};
+  for (int64_t d = 0; d < codebook.dim; ++d)
+    for (int lane = 0; lane < kTile; ++lane) {
+      const double v = to_double(codes[lane][d]);
+      values[d * kTile + lane] = to_float(codes[lane][d]);
+      if constexpr (std::is_same_v<T, double>) exact[d * kTile + lane] = v;
+      squared[lane] += v * v;
+      flaw[lane] += v * 0.0;
+    }
+  TileNorms norms;
+  std::copy_n(squared, kTile, norms.squared);
+  std::copy_n(flaw, kTile, norms.flaw);
+  return norms;
 }
 
 void lower(std::atomic<int64_t>& value, int64_t candidate) {
@@ -49,22 +62,27 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
     double member_largest = 0;
     const int64_t begin = int64_t{tiles} * member / members;
     const int64_t end = int64_t{tiles} * (member + 1) / members;
-    for (int64_t k = begin * kTile; k < end * kTile; ++k) {
-      const int64_t tile = k / kTile, lane = k % kTile;
-      offsets[k] = -INFINITY;
-      if (k >= size) continue;
-      const double squared = with_type(codebook.dtype, [&](auto type) {
-        double* exact = exact_values.size() ? &exact_values[tile * dim * kTile] : nullptr;
-        return place_code(codebook.row<decltype(type)>(k), dim, static_cast<int>(lane),
-                          &values[tile * dim * kTile], exact);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t first = tile * kTile, count = std::min<int64_t>(kTile, size - first);
+      float* tile_values = &values[tile * dim * kTile];
+      const TileNorms norms = with_type(codebook.dtype, [&](auto type) {
+        return place_tile<decltype(type)>(codebook, first, count, tile_values,
+                                          exact_values.data() + tile * dim * kTile);
       });
-      if (isnan(squared)) {
-        lower(bad, k);
-        continue;
+      for (int lane = 0; lane < kTile; ++lane) {
+        const bool finite = norms.flaw[lane] == 0;
+        if (!finite)
+          for (int64_t d = 0; d < dim; ++d) tile_values[d * kTile + lane] = 0;
+        offsets[first + lane] = -INFINITY;
+        if (lane >= count) continue;
+        if (!finite) {
+          lower(bad, first + lane);
+          continue;
+        }
+        offsets[first + lane] = static_cast<float>(-0.5 * norms.squared[lane]);
+        usable[tile] |= static_cast<uint8_t>(1u << lane);
+        member_largest = fmax(member_largest, norms.squared[lane]);
       }
-      offsets[k] = static_cast<float>(-0.5 * squared);
-      usable[tile] |= static_cast<uint8_t>(1u << lane);
-      member_largest = fmax(member_largest, squared);
     }
     std::lock_guard<std::mutex> hold(lock);
     largest = fmax(largest, member_largest);

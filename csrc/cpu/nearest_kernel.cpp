@@ -3,6 +3,9 @@
 
 #include "cpu/simd.h"
 
+#define VQTOK_JOIN(name, isa) name##_##isa
+#define VQTOK_NAME(name, isa) VQTOK_JOIN(name, isa)
+#define VQTOK_TABLE(name) VQTOK_NAME(name, VQTOK_ISA)
 #define UNROLL _Pragma("GCC unroll 8")
 
 namespace {
@@ -189,7 +192,7 @@ void pack(const float* rows, int64_t stride, int count, int dim, float* panel, f
 
 namespace vqtok {
 
-extern const NearestKernel VQTOK_KERNEL_TABLE = {
+extern const NearestKernel VQTOK_TABLE(nearest_kernel) = {
     kRows, pack, scan, collect, score_tile, distances<float>, distances<double>,
 };
 

@@ -65,6 +65,10 @@ Problem<T> hard_problem(int64_t rows, int64_t size, int64_t dim, double scale, u
     for (int64_t d = 0; d < dim; ++d)
       p.codebook[k * dim + d] =
           static_cast<T>(p.codebook[k / 2 * dim + d] * (k % 2 ? 1.0 : 1.0 + 1e-7));
+  for (int64_t k = 5; k < size; k += 8)  // neighbours, in the same tile of any layout
+    for (int64_t d = 0; d < dim; ++d)
+      p.codebook[k * dim + d] =
+          static_cast<T>(p.codebook[(k - 1) * dim + d] * (1.0 + 1e-7 * normal(random) / scale));
   for (int64_t n = 0; n < rows; n += 2) {
     const int64_t k = static_cast<int64_t>(random() % size);
     for (int64_t d = 0; d < dim; ++d) p.x[n * dim + d] = p.codebook[k * dim + d];

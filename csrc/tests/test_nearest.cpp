@@ -48,22 +48,34 @@ void test_shapes() {
 }
 
 void test_scales() {
-  for (double scale : {1e-44, 1e-38, 1e-30, 1e-23, 1e-20, 1e10, 1e18, 1e19, 1e25, 1e37})
-    check_lookup(hard_problem<float>(60, 90, 9, scale, 3), DType::f32, "float32 scale");
+  for (double scale : {1e-44, 1e-38, 1e-30, 1e-23, 1e-22, 3e-22, 1e-20, 1e10, 3e18, 1e19, 1e25, 1e37})
+    check_lookup(hard_problem<float>(200, 90, 33, scale, 3), DType::f32, "float32 scale");
   for (double scale : {1e-320, 1e-200, 1e-40, 1e40, 1e150, 1e160, 1e307})
     check_lookup(hard_problem<double>(60, 90, 9, scale, 4), DType::f64, "float64 scale");
 }
 
-// Rows far from small codes, and tiny rows among large codes: the two ends of the error bound.
+// Each term of the error bound alone: rows much longer than codes, codes than rows, and both ends.
 void test_mixed_scales() {
-  for (double row_scale : {1e-30, 1e-12, 1e6, 1e12, 1e30})
-    for (double code_scale : {1e-25, 1e-6, 1e5}) {
-      auto p = hard_problem<float>(60, 90, 7, code_scale, 5);
+  for (double row_scale : {1e-30, 1e-12, 1e-3, 0.1, 1e3, 1e6, 1e12, 1e30})
+    for (double code_scale : {1e-25, 1e-6, 1.0, 1e5}) {
+      auto p = hard_problem<float>(300, 90, 33, code_scale, 5);
       std::mt19937 random(6);
       std::normal_distribution<double> normal(0, row_scale);
       for (auto& v : p.x) v = static_cast<float>(normal(random));
       check_lookup(p, DType::f32, "mixed scales");
     }
+}
+
+// Codes of exactly one norm around tiny rows: only the rounding of the offset blurs the scores.
+void test_equal_norms() {
+  for (double row_scale : {1e-8, 1e-7, 1e-6, 1e-5}) {
+    auto p = hard_problem<float>(300, 90, 33, row_scale, 9);
+    std::mt19937 random(10);
+    for (int64_t k = 0; k < p.size; ++k)
+      for (int64_t d = 0; d < p.dim; ++d)
+        p.codebook[k * p.dim + d] = (random() % 2 ? 0.1f : -0.1f) * static_cast<float>(1 + d);
+    check_lookup(p, DType::f32, "equal norms");
+  }
 }
 
 void test_bad_values() {
@@ -92,6 +104,7 @@ int main() {
   vqtok::test_shapes();
   vqtok::test_scales();
   vqtok::test_mixed_scales();
+  vqtok::test_equal_norms();
   vqtok::test_bad_values();
   vqtok::test_all_codes_equal();
   return 0;
