@@ -118,8 +118,8 @@ def test_a_full_disk_is_one_line(photos: str, tokenizer_folder: str, tmp_path: P
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)),
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("vqtok: error: ")
-    assert "File too large" in done.stderr
+    shard = tmp_path / "out/shard-00000.safetensors"
+    assert done.stderr.splitlines()[-1] == f"vqtok: error: {shard}: File too large"
     assert "Traceback" not in done.stderr
     assert verify(tmp_path / "out")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -225,6 +226,21 @@ def test_an_output_that_cannot_be_made(photos, tokenizer_folder, tmp_path, capsy
     arguments = ["encode", photos, str(tmp_path / "file/out"), "--tokenizer", tokenizer_folder]
     assert main(arguments) == 1
     assert f"vqtok: error: {tmp_path}/file/out/.vqtok: Not a directory" in capsys.readouterr().err
+
+
+def test_no_space(photos: str, tokenizer_folder: str, tmp_path, capsys, monkeypatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = ["encode", photos, str(tmp_path / "out"), "--tokenizer", tokenizer_folder]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        assert main(arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"vqtok: error: {tmp_path}/out/.vqtok/plan.json: No space left on device; "
+        "free some space, then run the same command again"
+    )
+    assert main(arguments) == 0
 
 
 def test_other_exceptions_are_not_hidden(tokens: str, monkeypatch) -> None:

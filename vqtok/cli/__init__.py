@@ -7,6 +7,7 @@ A verb's module has ``HELP`` (one line), ``EXAMPLES``, ``add_arguments(parser)``
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -100,5 +101,7 @@ def _fail(error: Exception, code: int) -> int:
     if isinstance(error, OSError) and error.strerror:
         places = [str(name) for name in (error.filename, error.filename2) if name is not None]
         message = ": ".join([*places, error.strerror])
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message += "; free some space, then run the same command again"
     say(f"error: {message}")
     return code

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqtok.tokens.commit import atomic_write
+from vqtok.tokens.commit import atomic_write, naming
 from vqtok.tokens.header import Header, dump_json
 from vqtok.tokens.layout import build_head
 from vqtok.tokens.manifest import ShardInfo, is_plain_name
@@ -52,7 +52,8 @@ def write_shard(path: Path | str, samples: Iterable[Sample], header: Header) -> 
     with tempfile.SpooledTemporaryFile(MAX_BUFFERED, dir=str(path.parent)) as planes:
         builder = _Builder(header, planes)
         for sample in samples:
-            builder.add(sample)
+            with naming(path):
+                builder.add(sample)
         with atomic_write(path) as file:
             for chunk in builder.chunks():
                 file.write(chunk)
