@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
     listing = scan_sources(args.source)
     if listing.skipped:
-        kinds = ", ".join(f"{count} {ext or 'without extension'}" for ext, count in listing.skipped.items())
+        kinds = ", ".join(
+            f"{count} {ext or 'without extension'}" for ext, count in listing.skipped.items()
+        )
         say(f"passed over {plural(sum(listing.skipped.values()), 'file')} ({kinds})")
     tokenizer = load_tokenizer(args.tokenizer, args.device)
     plan = make_plan(
