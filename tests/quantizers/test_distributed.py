@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtok.quantizers import build_quantizer
+from vqtok.quantizers.distributed import draw_rows
 
 TIMEOUT = 200
 VECTOR = {"type": "vector", "codebook_size": 12, "dim": 4, "decay": 0.8, "revive_below": 0.3}
@@ -121,6 +122,18 @@ def linear(config):
     return model
 
 
+def check_drawn(world_size, rank):
+    """Rows drawn from the ranks together."""
+    drawn = []
+    for seed, sizes in enumerate(SIZES[world_size]):
+        x, mask = batch(sizes, seed)
+        torch.manual_seed(1000 * seed + rank)
+        rows, valid = share(x, sizes, rank).reshape(-1, 4), share(mask, sizes, rank).flatten()
+        found, total = draw_rows(rows, valid, 9)
+        drawn.append((found.tolist(), int(total)))
+    return drawn
+
+
 def check_compiled(world_size, rank):
     """Without a graph break while a group is up."""
     torch.manual_seed(0)
@@ -145,6 +158,7 @@ def work(rank, folder):
         report = {
             "state": check_state(early, world_size, rank),
             "losses": check_losses(world_size, rank),
+            "drawn": check_drawn(world_size, rank),
         }
         if world_size == 2:
             report["compiled"] = check_compiled(world_size, rank)
@@ -219,6 +233,19 @@ def test_losses_over_ranks_are_those_of_the_whole_batch(reports, world_size):
             for report in reports[world_size]:
                 wanted = pytest.approx(gradient, rel=1e-3, abs=1e-6)
                 assert report["losses"][kind]["gradient"] == wanted, kind
+
+
+@pytest.mark.parametrize("world_size", [3, 2])
+def test_rows_are_drawn_from_all_ranks(reports, world_size):
+    for seed, sizes in enumerate(SIZES[world_size]):
+        x, mask = batch(sizes, seed)
+        there = {tuple(row) for row in x[mask].tolist()}
+        for report in reports[world_size]:
+            rows, total = report["drawn"][seed]
+            assert total == int(mask.sum())
+            assert {tuple(row) for row in rows} <= there
+            assert len({tuple(row) for row in rows}) == 9  # distinct
+            assert rows == reports[world_size][0]["drawn"][seed][0]
 
 
 def test_compiled_ranks_agree(reports):

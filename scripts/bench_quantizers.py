@@ -1,0 +1,245 @@
+"""Time and memory of each quantizer, forward and backward, beside vector-quantize-pytorch.
+
+The rival is optional (``pip install vector-quantize-pytorch``); without it its columns are empty.
+Every case runs in a process of its own, so that its peak memory is its own: the growth of the
+peak resident set over what importing, inputs and codebooks take. On a GPU it is torch's peak.
+
+    python scripts/bench_quantizers.py
+    python scripts/bench_quantizers.py --positions 65536 --codebook-size 16384 --threads 2 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LIBRARIES = ("vqtok", "vector-quantize-pytorch")
+Step = Callable[[Tensor], Tensor]
+
+
+def ours(name: str, dim: int, size: int) -> tuple[nn.Module, int, Step]:
+    """A quantizer of ours, the dimension it takes, and its forward to a scalar loss."""
+    from vqtok import quantizers as vq
+
+    bits = round(math.log2(size))
+    levels = [4] * (bits // 2)
+    makers: dict[str, Callable[[], vq.Quantizer]] = {
+        "vector": lambda: vq.VectorQuantizer(size, dim),
+        "vector-cosine": lambda: vq.VectorQuantizer(size, dim, cosine=True),
+        "residual-4": lambda: vq.ResidualQuantizer(
+            [vq.VectorQuantizer(size, dim) for _ in range(4)]
+        ),
+        "simvq": lambda: vq.SimVQ(size, dim),
+        "fsq": lambda: vq.FSQ(levels),
+        "lfq": lambda: vq.LFQ(bits),
+        "bsq": lambda: vq.BSQ(bits),
+        "ibq": lambda: vq.IBQ(size, dim),
+        "gumbel": lambda: vq.GumbelQuantizer(size, dim),
+        "random-projection": lambda: vq.RandomProjectionQuantizer(size, dim, codebook_dim=8),
+    }
+    quantizer = makers[name]()
+
+    def step(x: Tensor) -> Tensor:
+        result = quantizer(x)
+        losses = sum(result.losses.values(), torch.zeros((), device=x.device))
+        return result.quantized.float().square().mean() + losses
+
+    return quantizer, quantizer.dim, step
+
+
+def rival(name: str, dim: int, size: int) -> tuple[nn.Module, int, Step] | None:
+    """The same method of vector-quantize-pytorch, with the same settings; None if it has none."""
+    import vector_quantize_pytorch as vqp
+
+    bits = round(math.log2(size))
+    settings = {"decay": 0.99, "kmeans_init": True, "threshold_ema_dead_code": 2}
+    makers: dict[str, tuple[int, Callable[[], nn.Module]]] = {
+        "vector": (
+            dim,
+            lambda: vqp.VectorQuantize(
+                dim=dim, codebook_size=size, rotation_trick=False, **settings
+            ),
+        ),
+        "vector-cosine": (
+            dim,
+            lambda: vqp.VectorQuantize(
+                dim=dim,
+                codebook_size=size,
+                rotation_trick=False,
+                use_cosine_sim=True,
+                **settings,
+            ),
+        ),
+        "residual-4": (
+            dim,
+            lambda: vqp.ResidualVQ(
+                dim=dim, num_quantizers=4, codebook_size=size, rotation_trick=False, **settings
+            ),
+        ),
+        "simvq": (
+            dim,
+            lambda: vqp.SimVQ(dim=dim, codebook_size=size, rotation_trick=False),
+        ),
+        "fsq": (bits // 2, lambda: vqp.FSQ([4] * (bits // 2))),
+        "lfq": (bits, lambda: vqp.LFQ(dim=bits, codebook_size=size)),
+        "bsq": (bits, lambda: vqp.LFQ(dim=bits, codebook_size=size, spherical=True)),
+        "random-projection": (
+            dim,
+            lambda: vqp.RandomProjectionQuantizer(
+                dim=dim, codebook_size=size, codebook_dim=8, num_codebooks=1
+            ),
+        ),
+    }
+    if name not in makers:
+        return None
+    width, make = makers[name]
+    module = make()
+
+    def step(x: Tensor) -> Tensor:
+        result = module(x)
+        if name == "random-projection":  # gives codes alone
+            return x.square().mean()
+        quantized, *others = result
+        losses = [
+            value.sum() for value in others if torch.is_tensor(value) and value.is_floating_point()
+        ]
+        return quantized.square().mean() + sum(losses, torch.zeros((), device=x.device))
+
+    return module, width, step
+
+
+NAMES = (
+    "vector",
+    "vector-cosine",
+    "residual-4",
+    "simvq",
+    "fsq",
+    "lfq",
+    "bsq",
+    "ibq",
+    "gumbel",
+    "random-projection",
+)
+
+
+def measure(library: str, name: str, options: argparse.Namespace) -> dict[str, float] | None:
+    """Milliseconds and MiB of one training step and one evaluation, in this process."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    made = (ours if library == LIBRARIES[0] else rival)(name, options.dim, options.codebook_size)
+    if made is None:
+        return None
+    module, width, step = made
+    module.to(options.device)
+    x = torch.randn(1, options.positions, width, device=options.device)
+
+    def train() -> None:
+        inputs = x.clone().requires_grad_(True)
+        loss = step(inputs)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            step(x)
+
+    outcome: dict[str, float] = {}
+    for mode, run in (("eval", evaluate), ("train", train)):
+        module.train(mode == "train")
+        before = peak_memory(options.device)
+        run()  # k-means, caches, memory
+        outcome[f"{mode}_mib"] = (peak_memory(options.device) - before) / 2**20
+        run()
+        times = []
+        for _ in range(options.repeats):
+            start = time.perf_counter()
+            run()
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        outcome[f"{mode}_ms"] = 1e3 * sorted(times)[len(times) // 2]
+    return outcome
+
+
+def peak_memory(device: str) -> float:
+    """Bytes at the highest so far."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return float(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak * (1 if platform.system() == "Darwin" else 1024))
+
+
+def in_own_process(library: str, name: str, arguments: list[str]) -> dict[str, float] | None:
+    command = [sys.executable, __file__, *arguments, "--case", library, name]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        print(f"{library} {name}: {lines[-1]}", file=sys.stderr)
+        return None
+    result: dict[str, float] | None = json.loads(done.stdout)
+    return result
+
+
+def cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--positions", type=int, default=16384, help="latents per step")
+    parser.add_argument("--codebook-size", type=int, default=1024, help="a power of 4")
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median counts")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    bits = options.codebook_size.bit_length() - 1
+    if options.codebook_size != 2**bits or bits % 2:
+        parser.error("--codebook-size must be a power of 4, so that FSQ and bits match it")
+    if options.case:
+        print(json.dumps(measure(*options.case, options)))
+        return
+    installed = importlib.util.find_spec("vector_quantize_pytorch") is not None
+    if not installed:
+        print("vector-quantize-pytorch is not installed: no comparison", file=sys.stderr)
+    rows: dict[str, Any] = {}
+    for name in options.only:
+        rows[name] = {
+            library: in_own_process(library, name, sys.argv[1:])
+            for library in LIBRARIES[: 2 if installed else 1]
+        }
+    if options.json:
+        print(json.dumps({"options": vars(options), "torch": torch.__version__, "rows": rows}))
+        return
+    print(
+        f"{options.positions} latents, K = {options.codebook_size}, D = {options.dim}, "
+        f"{options.threads} threads, torch {torch.__version__}; ms and MiB, ours / theirs\n"
+    )
+    print("| quantizer | train ms | eval ms | train MiB | eval MiB |\n|---|---|---|---|---|")
+    for name, row in rows.items():
+        columns = [
+            " / ".join(cell((row.get(library) or {}).get(key)) for library in LIBRARIES)
+            for key in ("train_ms", "eval_ms", "train_mib", "eval_mib")
+        ]
+        print(f"| {name} | {' | '.join(columns)} |")
+
+
+if __name__ == "__main__":
+    main()
