@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vqtok.quantizers import build_quantizer
 from vqtok.quantizers.distributed import draw_rows
 
-TIMEOUT = 200
+TIMEOUT = 280
 VECTOR = {"type": "vector", "codebook_size": 12, "dim": 4, "decay": 0.8, "revive_below": 0.3}
 CONFIGS = {
     "ema": VECTOR,
