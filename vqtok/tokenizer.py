@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder, build_autoencoder
@@ -206,7 +207,6 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: _narrow(value) for name, value in _state(self.autoencoder).items()}
-        save_file(tensors, folder / WEIGHTS_NAME)
         config = {
             "format": CONFIG_FORMAT,
             "name": self.name,
@@ -215,8 +215,8 @@ class Tokenizer:
             "autoencoder": self.config,
             "training": self.training,
         }
-        text = json.dumps(config, indent=2) + "\n"
-        (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+        _replace(folder / WEIGHTS_NAME, save(tensors))
+        _replace(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> Tokenizer:
@@ -311,6 +311,12 @@ def _fingerprint(config: Mapping[str, Any], autoencoder: Autoencoder) -> str:
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def _narrow(value: Tensor) -> Tensor:
