@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vqtok.autoencoders import preset_config
 from vqtok.errors import UsageError
@@ -18,10 +18,13 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for index in range(4):
-        ramp = np.linspace(0, 255, 160)[None, :, None] * generator.random((1, 1, 3))
-        noise = generator.normal(0, 10, (120, 160, 3))
-        pixels = (ramp + noise).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index}.png")
+        photo = Image.new("RGB", (160, 120))
+        pen = ImageDraw.Draw(photo)
+        for _ in range(40):  # sharp edges, which a linear transform codes badly
+            left, top = generator.integers(0, 150), generator.integers(0, 110)
+            box = (left, top, left + generator.integers(5, 60), top + generator.integers(5, 60))
+            pen.rectangle(box, fill=tuple(int(v) for v in generator.integers(0, 256, 3)))
+        photo.save(folder / f"{index}.png")
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "small.png")
     (folder / "broken.png").write_bytes(b"not an image")
     return folder
@@ -69,8 +72,8 @@ def test_training_learns(photos, tmp_path):
     trainer(photos, tmp_path, steps=120, learning_rate=3e-3, save_every=120).fit()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss/reconstruction"] for line in lines if "loss" in line]
-    assert np.mean(losses[-10:]) < 0.3 * losses[0]
-    assert lines[-1]["validation_psnr"][0] > 12
+    assert np.mean(losses[-20:]) < 0.85 * np.mean(losses[:20])
+    assert lines[-1]["validation_psnr"][0] > 15
     with Image.open(tmp_path / "preview.png") as preview:
         assert preview.size[0] % 32 == 0
 
