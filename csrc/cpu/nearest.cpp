@@ -17,6 +17,7 @@ constexpr int64_t kChunkBytes = 256 << 10;          // else in chunks, each agai
 constexpr int64_t kPanelBytes = 384 << 10;
 constexpr int64_t kMaxPanels = 16;
 constexpr int kHitCapacity = 4096;
+constexpr double kProductsPerThread = 1e6;  // fewer are not worth waking a thread for
 
 // How the work is cut: blocks of panels of rows, against chunks of tiles.
 struct Blocking {
@@ -213,12 +214,13 @@ class Searcher {
 
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
                 const NearestKernel& kernel) {
+  const double products = static_cast<double>(x.rows) * codebook.dim * codebook.size;
+  threads = static_cast<int>(std::clamp(products / kProductsPerThread, 1.0, double(threads)));
   const Blocking blocking(codebook, x.rows, kernel.rows, threads);
-  threads = static_cast<int>(std::clamp<int64_t>(threads, 1, std::max<int64_t>(1, blocking.blocks)));
   std::atomic<int64_t> next{0};
   std::mutex lock;
   int64_t first_bad_row = -1;
-  run_team(threads, [&](int, int) {
+  run_team(static_cast<int>(std::min<int64_t>(threads, blocking.blocks)), [&](int, int) {
     Searcher searcher(codebook, x, codes, kernel, blocking);
     for (int64_t block; (block = next++) < blocking.blocks;) searcher.search_block(block);
     searcher.finish();

@@ -6,6 +6,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -132,6 +133,13 @@ def test_a_row_has_one_code_whatever_its_company(isa: str) -> None:
         assert torch.equal(ops.nearest(x[start:stop], codebook), want[start:stop])
     order = torch.randperm(130, generator=torch.Generator().manual_seed(3))
     assert torch.equal(ops.nearest(x[order], codebook), want[order])
+
+
+def test_callers_may_be_threads() -> None:
+    x, codebook, want = near_ties(40, 257, 2000, torch.float32)
+    with ThreadPoolExecutor(4) as pool:
+        for codes in pool.map(lambda _: ops.nearest(x, codebook), range(16)):
+            assert torch.equal(codes, want)
 
 
 def test_strided_rows_and_copies() -> None:

@@ -91,19 +91,25 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _check_nearest(x: Tensor, codebook: Tensor) -> None:
-    shapes = f"x {list(x.shape)} and codebook {list(codebook.shape)}"
     if x.ndim != 2 or codebook.ndim != 2:
-        raise ValueError(f"nearest needs x [N, D] and codebook [K, D], got {shapes}")
-    if x.shape[1] != codebook.shape[1]:
-        raise ValueError(f"x has dim {x.shape[1]}, codebook has dim {codebook.shape[1]}: {shapes}")
-    if not 1 <= x.shape[1] <= MAX_DIM:
-        raise ValueError(f"nearest takes a dim of 1 to {MAX_DIM}, got {shapes}")
-    if not 1 <= codebook.shape[0] < 2**31:
-        raise ValueError(f"the codebook needs 1 to 2**31-1 codes, got {shapes}")
-    for name, tensor in (("x", x), ("codebook", codebook)):
-        _check_float(name, tensor)
+        raise ValueError(f"nearest needs x [N, D] and codebook [K, D], got {_shapes(x, codebook)}")
+    dim, codebook_dim, size = x.shape[1], codebook.shape[1], codebook.shape[0]
+    if dim != codebook_dim:
+        raise ValueError(
+            f"x has dim {dim}, codebook has dim {codebook_dim}: {_shapes(x, codebook)}"
+        )
+    if not 1 <= dim <= MAX_DIM:
+        raise ValueError(f"nearest takes a dim of 1 to {MAX_DIM}, got {_shapes(x, codebook)}")
+    if not 1 <= size < 2**31:
+        raise ValueError(f"the codebook needs 1 to 2**31-1 codes, got {_shapes(x, codebook)}")
+    _check_float("x", x)
+    _check_float("codebook", codebook)
     if x.device != codebook.device:
         raise ValueError(f"x is on {x.device}, codebook on {codebook.device}")
+
+
+def _shapes(x: Tensor, codebook: Tensor) -> str:
+    return f"x {list(x.shape)} and codebook {list(codebook.shape)}"
 
 
 def _check_float(name: str, tensor: Tensor) -> None:
@@ -278,11 +284,7 @@ def _unpack_fake(packed: Tensor, bits: int, count: int) -> Tensor:
     return packed.new_empty(count, dtype=torch.int64)
 
 
-# --- Gradients ------------------------------------------------------------------------------------
-
-
-def _nearest_backward(ctx: Any, grad_codes: Tensor | None) -> tuple[None, None, None]:
-    return None, None, None
+# --- Gradients: codes and bits are integers and need none ------------------------------------------
 
 
 def _ema_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -309,5 +311,4 @@ for _name, (_any, _cpu, _fake) in _KERNELS.items():
     torch.library.impl(f"vqtok::{_name}", "cpu", _cpu)
     torch.library.register_fake(f"vqtok::{_name}", _fake)
 torch.library.impl("vqtok::nearest", "cuda", _nearest_cuda)
-torch.library.register_autograd("vqtok::nearest", _nearest_backward)
 torch.library.register_autograd("vqtok::ema_update", _ema_backward, setup_context=_ema_setup)

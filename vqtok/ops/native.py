@@ -38,6 +38,7 @@ def native_available() -> bool:
     return load() is not None
 
 
+@cache
 def supported_isas() -> tuple[str, ...]:
     """The instruction sets compiled in that this CPU can run, weakest first."""
     module = load()
