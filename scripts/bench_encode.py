@@ -29,13 +29,15 @@ from vqtok.media.images import read_image, write_image
 from vqtok.media.sources import list_sources
 from vqtok.tokenizer import Tokenizer
 
+# VmHWM, since ru_maxrss starts from what the parent process had resident.
 PEAK_MEMORY = """
-import resource, runpy, sys
+import re, runpy, sys
 sys.argv[1:] = {arguments!r}
 try:
     runpy.run_module("vqtok", run_name="__main__", alter_sys=True)
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+    status = open("/proc/self/status").read()
+    print(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1], file=sys.stderr)
 """
 
 

@@ -10,6 +10,6 @@ corpus=$1 kodak=$2 run=${3:-runs/photo}
 scripts=$(dirname "$0")
 mkdir -p "$(dirname "$run")"
 python "$scripts/select_photos.py" "$corpus" > "$run-photos.txt"
-python -m vqtok train photo --data "$run-photos.txt" --validation "$kodak" --out "$run" \
+python -m vqtok train photo --data "$run-photos.txt" --validation "$kodak" --out "$run" --name photo \
     --steps 10000 --batch-size 8 --crop 192 --learning-rate 1.5e-3
 python "$scripts/bundle_photo.py" "$run" "$corpus" "$kodak"

@@ -1,4 +1,6 @@
 import json
+import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -6,11 +8,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from vqtok.autoencoders import preset_config
-from vqtok.errors import UsageError
+from vqtok.errors import DataError, UsageError
 from vqtok.media.sources import list_sources
 from vqtok.tokenizer import Tokenizer
 from vqtok.training import NotFiniteError, PhotoCrops, TrainConfig, Trainer
-from vqtok.training.trainer import learning_rate
+from vqtok.training.checkpoint import CHECKPOINT_NAME
+from vqtok.training.config import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +87,8 @@ def test_a_stopped_run_continues_bit_for_bit(photos, tmp_path):
     run = trainer(photos, parts)
     monitored = run.save
 
-    def save_then_stop(log_to=None):
-        monitored(log_to)
+    def save_then_stop():
+        monitored()
         if run.step == 8:
             raise KeyboardInterrupt
 
@@ -115,7 +118,7 @@ def test_the_folder_is_a_tokenizer(photos, tmp_path):
 
 def test_other_settings_do_not_resume(photos, tmp_path):
     trainer(photos, tmp_path).fit()
-    with pytest.raises(UsageError, match=r"other settings \(train\)"):
+    with pytest.raises(UsageError, match=r"other settings: learning_rate 0\.01 instead of 0\.001"):
         trainer(photos, tmp_path, learning_rate=1e-2).fit()
 
 
@@ -143,6 +146,76 @@ def test_a_nan_parameter_is_named(photos, tmp_path):
         run.fit()
 
 
+def test_other_data_does_not_resume(photos, tmp_path):
+    trainer(photos, tmp_path / "run").fit()
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    with Image.open(other / "0.png") as photo:
+        photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((170, 130)).save(other / "0.png")
+    with pytest.raises(UsageError, match="another data"):
+        trainer(other, tmp_path / "run").fit()
+
+
+def test_a_run_killed_after_its_last_checkpoint_still_makes_the_tokenizer(
+    photos, tmp_path, monkeypatch
+):
+    run = trainer(photos, tmp_path, save_every=100)
+    monkeypatch.setattr(run, "_export", lambda: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        run.fit()
+    assert not (tmp_path / "config.json").exists()
+    trained = trainer(photos, tmp_path, save_every=100).fit()
+    assert Tokenizer.from_pretrained(tmp_path).fingerprint == trained.fingerprint
+
+
+def test_ctrl_c_finishes_the_step_and_saves(photos, tmp_path, monkeypatch):
+    expected = trainer(photos, tmp_path / "whole", save_every=100).fit()
+    run = trainer(photos, tmp_path / "parts", save_every=100)
+    step = run._train_step
+
+    def press(batch):
+        if run.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return step(batch)
+
+    monkeypatch.setattr(run, "_train_step", press)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    resumed = trainer(photos, tmp_path / "parts", save_every=100)
+    assert resumed.fit().fingerprint == expected.fingerprint
+    lines = (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert sorted(set(steps)) == list(range(1, 13))
+
+
+def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
+    trainer(photos, tmp_path).fit()
+    path = tmp_path / CHECKPOINT_NAME
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="checksum does not match"):
+        trainer(photos, tmp_path).fit()
+    path.write_bytes(content[:1000])
+    with pytest.raises(DataError, match="damaged or not a training checkpoint"):
+        trainer(photos, tmp_path).fit()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps": 0}, {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"seed": -1}],
+)
+def test_settings_out_of_range(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        TrainConfig(**{"steps": 5, **wrong})
+
+
+def test_out_is_a_file(photos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        trainer(photos, tmp_path / "file").fit()
+
+
 def test_learning_rate_schedule():
     schedule = TrainConfig(steps=100, warmup=10, learning_rate=1.0)
     rates = [learning_rate(schedule, step) for step in range(100)]
@@ -160,7 +233,7 @@ def test_warm_start(photos, tmp_path):
         tmp_path / "b",
         config(),
         name="more",
-        init=start.autoencoder.state_dict(),
+        init=start,
     )
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, start.autoencoder.state_dict()[name]), name

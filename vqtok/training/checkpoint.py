@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vqtok.errors import DataError
+from vqtok.tokens.commit import atomic_write
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
@@ -42,16 +42,14 @@ def save_checkpoint(
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
-    metadata = {"step": str(step), "run": json.dumps(run, sort_keys=True)}
-    path = folder / CHECKPOINT_NAME
-    temporary = folder / f"{CHECKPOINT_NAME}.tmp.{uuid.uuid4().hex}"
-    try:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    tensors = {name: value.cpu().contiguous() for name, value in sorted(tensors.items())}
+    metadata = {
+        "step": str(step),
+        "run": json.dumps(run, sort_keys=True),
+        "sha256": _digest(tensors),
+    }
+    with atomic_write(folder / CHECKPOINT_NAME) as file:
+        file.write(save(tensors, metadata))
 
 
 def read_checkpoint(folder: Path) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
@@ -65,27 +63,45 @@ def read_checkpoint(folder: Path) -> tuple[int, dict[str, Any], dict[str, Tensor
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return int(metadata["step"]), json.loads(metadata["run"]), tensors
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is not a training checkpoint ({error}); remove it") from error
+        step, run = int(metadata["step"]), json.loads(metadata["run"])
+        if _digest(dict(sorted(tensors.items()))) != metadata["sha256"]:
+            raise ValueError("its checksum does not match")
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged or not a training checkpoint ({error}); remove it to start again"
+        ) from error
+    return step, run, tensors
 
 
 def restore(
+    path: Path,
     tensors: dict[str, Tensor],
     model: nn.Module,
     average: dict[str, Tensor],
     optimizer: torch.optim.AdamW,
 ) -> None:
-    """Put a checkpoint's tensors back in place."""
-    model.load_state_dict(_under("model.", tensors))
-    for name, tensor in _under("average.", tensors).items():
-        average[name].copy_(tensor)
+    """Put a checkpoint's tensors back in place; DataError if they are not this model's."""
+    try:
+        model.load_state_dict(_under("model.", tensors))
+        saved = _under("average.", tensors)
+        for name, tensor in average.items():
+            tensor.copy_(saved[name])
+    except (RuntimeError, KeyError) as error:
+        raise DataError(f"{path} does not fit the model: {error}") from error
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
             key.removeprefix("optimizer.").split(".", 1)[0]: _like(parameter, tensor)
             for key, tensor in tensors.items()
             if key.startswith("optimizer.") and key.split(".", 2)[2] == name
         }
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ That is what makes a resumed run bit-exact: there is no generator state to resto
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from vqtok.errors import DataError, UsageError
 from vqtok.media.images import read_image
@@ -63,6 +66,13 @@ class PhotoCrops:
                 f"none of the {len(sources)} images is readable and at least {size} pixels wide "
                 f"and high; training crops need that"
             )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the photos' names and sizes, and of how they are cropped."""
+        photos = [[source.uri, source.size] for source in self.sources]
+        facts = [photos, self.size, self.batch_size, self.seed, self.max_scale]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def batch(self, step: int) -> Tensor:
         """The crops of a step: uint8 [batch_size, 3, size, size]."""
@@ -119,7 +129,7 @@ class PhotoCrops:
 
     def _usable(self, sources: list[Source]) -> list[Source]:
         kept: list[Source] = []
-        for source in sources:
+        for source in tqdm(sources, desc="read", unit="photo", leave=False, disable=None):
             try:
                 photo = Image.fromarray(read_image(source).pixels)
             except (DataError, OSError) as error:

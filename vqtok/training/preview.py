@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqtok.tokenizer import Tokenizer
+from vqtok.tokens.commit import atomic_write
 
 PREVIEW_NAME = "preview.png"
 _COLUMNS = 8
@@ -40,7 +40,6 @@ def save_preview(tokenizer: Tokenizer, images: Tensor, folder: Path) -> list[flo
         scores.append(round(psnr(images, decoded), 4))
         rows.append(decoded[:_COLUMNS])
     grid = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    temporary = folder / f"{PREVIEW_NAME}.tmp"
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="png")
-    os.replace(temporary, folder / PREVIEW_NAME)
+    with atomic_write(folder / PREVIEW_NAME) as file:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, format="png")
     return scores

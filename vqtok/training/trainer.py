@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +19,15 @@ from vqtok._version import __version__
 from vqtok.autoencoders import build_autoencoder
 from vqtok.errors import UsageError
 from vqtok.nn import channels_last
-from vqtok.tokenizer import Tokenizer, to_unit_range
+from vqtok.tokenizer import CONFIG_NAME, Tokenizer, to_unit_range
+from vqtok.tokens.commit import remove_temporaries
 from vqtok.training.checkpoint import CHECKPOINT_NAME, read_checkpoint, restore, save_checkpoint
+from vqtok.training.config import TrainConfig, learning_rate
 from vqtok.training.crops import PhotoCrops
 from vqtok.training.guard import NotFiniteError, first_bad_gradient, first_bad_layer
+from vqtok.training.interrupt import deferred_interrupt
+from vqtok.training.metrics import append_line, as_json, forget_after, summary
 from vqtok.training.preview import save_preview
-
-METRICS_NAME = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        steps: optimizer steps of the whole run; the learning rate reaches zero with the last.
-        batch_size: crops in a step.
-        crop: their side in pixels.
-        learning_rate: the peak of the schedule: linear warm-up, then half a cosine.
-        warmup: steps of the warm-up.
-        weight_decay: of AdamW.
-        clip: largest gradient norm.
-        average_decay: of the running mean of the weights, which is what gets saved.
-        autocast: compute the network in bfloat16 (weights and losses stay float32).
-        seed: of initialisation, crops and everything random in the model.
-        log_every, save_every: steps between metrics, and between checkpoints with a preview.
-    """
-
-    steps: int
-    batch_size: int = 16
-    crop: int = 128
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    average_decay: float = 0.999
-    autocast: bool = True
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 1000
 
 
 class Trainer:
@@ -66,7 +35,8 @@ class Trainer:
 
     The output folder is a tokenizer folder from the first checkpoint on: ``config.json`` and
     ``model.safetensors`` hold the averaged weights, beside ``checkpoint.safetensors``,
-    ``metrics.jsonl`` and ``preview.png``.
+    ``metrics.jsonl`` and ``preview.png``. "Bit for bit" means on the same kind of machine with as
+    many threads, since sums over a batch are rounded in their order.
 
     Args:
         model_config: what to build (see ``Autoencoder.config``).
@@ -76,7 +46,7 @@ class Trainer:
         name: of the tokenizer.
         validation: crops that are only looked at; one fixed batch of them is scored at every
             checkpoint.
-        init: weights to start from, as from ``Tokenizer.autoencoder.state_dict()``.
+        init: a tokenizer of the same config, to start from its weights.
         device: where to train.
 
     Raises:
@@ -92,13 +62,13 @@ class Trainer:
         *,
         name: str,
         validation: PhotoCrops | None = None,
-        init: Mapping[str, Tensor] | None = None,
+        init: Tokenizer | None = None,
         device: str = "cpu",
     ) -> None:
         torch.manual_seed(config.seed)
         self.model = build_autoencoder(model_config)
         if init is not None:
-            self.model.load_state_dict(init)
+            self.model.load_state_dict(init.autoencoder.state_dict())
         self.model.to(device)
         channels_last(self.model)
         downsample = self.model.encoder.downsample
@@ -117,7 +87,10 @@ class Trainer:
         self.run_description = {
             "model": json.loads(json.dumps(model_config)),
             "train": asdict(config),
+            "name": name,
             "sources": len(crops.sources),
+            "data": crops.digest,
+            "init": init.fingerprint if init is not None else None,
         }
         self.step = 0
 
@@ -128,25 +101,31 @@ class Trainer:
             UsageError: the folder's checkpoint belongs to a different run.
             NotFiniteError: a loss or gradient became NaN or infinite.
         """
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"{self.out} is a file; --out must be a folder")
         self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if self.step == self.config.steps:
+            self._export()  # the run may have been killed after its last checkpoint
+            return self.tokenizer()
         started, first = time.monotonic(), self.step
         batches = self.crops.batches(self.step, self.config.steps)
         bar = tqdm(batches, total=self.config.steps, initial=self.step, unit="step", disable=None)
-        with open(self.out / METRICS_NAME, "a", encoding="utf-8") as log:
+        with deferred_interrupt() as interrupted:
             for batch in bar:
                 record = self._train_step(batch)
                 self.step += 1
                 last = self.step == self.config.steps
                 if self.step % self.config.log_every == 0 or last:
-                    pace = (self.step - first) / (time.monotonic() - started)
-                    values = {key: _as_json(value) for key, value in record.items()}
-                    line = {"step": self.step, "samples_per_second": pace * len(batch), **values}
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    bar.set_postfix_str(_summary(line))
-                if self.step % self.config.save_every == 0 or last:
-                    self.save(log_to=log)
+                    pace = (self.step - first) * len(batch) / (time.monotonic() - started)
+                    values = {key: as_json(value) for key, value in record.items()}
+                    line = {"step": self.step, "samples_per_second": round(pace, 2), **values}
+                    append_line(self.out, line)
+                    bar.set_postfix_str(summary(line))
+                if self.step % self.config.save_every == 0 or last or interrupted():
+                    self.save()
+                if interrupted():
+                    raise KeyboardInterrupt
         return self.tokenizer()
 
     def tokenizer(self) -> Tokenizer:
@@ -157,8 +136,8 @@ class Trainer:
         model.load_state_dict({key: _rounded(value) for key, value in state.items()})
         return Tokenizer(model, name=self.name, training=self._provenance())
 
-    def save(self, log_to: Any = None) -> None:
-        """Write checkpoint, tokenizer and preview, and log the validation score."""
+    def save(self) -> None:
+        """Write the checkpoint, then the tokenizer, the preview and the validation score."""
         save_checkpoint(
             self.out,
             step=self.step,
@@ -167,28 +146,31 @@ class Trainer:
             average=self.average,
             optimizer=self.optimizer,
         )
+        self._export()
+
+    def _export(self) -> None:
         tokenizer = self.tokenizer()
         tokenizer.save_pretrained(self.out)
         psnr = save_preview(tokenizer.to(self.device), self.validation_batch, self.out)
-        if log_to is not None:
-            log_to.write(json.dumps({"step": self.step, "validation_psnr": psnr}) + "\n")
-            log_to.flush()
+        append_line(self.out, {"step": self.step, "validation_psnr": psnr})
 
     def _resume(self) -> None:
-        if not (self.out / CHECKPOINT_NAME).exists():
-            if self.out.exists() and (self.out / "config.json").exists():
+        remove_temporaries(self.out)
+        path = self.out / CHECKPOINT_NAME
+        if not path.exists():
+            if (self.out / CONFIG_NAME).exists():
                 raise UsageError(f"{self.out} already holds a tokenizer; choose another --out")
             return
         step, run, tensors = read_checkpoint(self.out)
-        if run != self.run_description:
-            different = [key for key in run if run.get(key) != self.run_description.get(key)]
+        changes = _differences(run, self.run_description)
+        if changes:
             raise UsageError(
-                f"{self.out / CHECKPOINT_NAME} belongs to a run with other settings "
-                f"({', '.join(different)}); give the same ones to resume it, or another --out"
+                f"{path} belongs to a run with other settings: {', '.join(changes)}. Give the "
+                f"same ones to go on with it, or choose another --out"
             )
-        restore(tensors, self.model, self.average, self.optimizer)
+        restore(path, tensors, self.model, self.average, self.optimizer)
         self.step = step
-        _keep_lines_up_to(self.out / METRICS_NAME, step)
+        forget_after(self.out, step)
 
     def _train_step(self, batch: Tensor) -> dict[str, Tensor | float]:
         config = self.config
@@ -225,10 +207,13 @@ class Trainer:
         torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
 
     def _report_not_finite(self, where: str) -> None:
-        raise NotFiniteError(
-            f"training stopped at step {self.step}: {where} is not finite. The last checkpoint "
-            f"in {self.out} is intact; restart with a lower --learning-rate or without autocast"
-        )
+        advice = "start again with a lower --learning-rate or with --no-autocast"
+        if (self.out / CHECKPOINT_NAME).exists():
+            advice = (
+                f"the last checkpoint is intact: start a new run from it with --init {self.out}, "
+                f"another --out and a lower --learning-rate"
+            )
+        raise NotFiniteError(f"step {self.step}: {where} is not finite; {advice}")
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -242,14 +227,6 @@ class Trainer:
         }
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up to the peak, then half a cosine to zero at the last step."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def _rounded(value: Tensor) -> Tensor:
     """To float16's precision, where its range allows."""
     if not value.is_floating_point():
@@ -258,35 +235,17 @@ def _rounded(value: Tensor) -> Tensor:
     return narrow if bool(narrow.isfinite().all()) else value
 
 
-def _as_json(value: Tensor | float) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    numbers = [float(f"{number:.6g}") for number in value.flatten().tolist()]
-    return numbers if value.ndim else numbers[0]
-
-
-def _summary(line: Mapping[str, Any]) -> str:
-    perplexity = " ".join(f"{value:.0f}" for value in line.get("perplexity", []))
-    return (
-        f"loss {line['loss']:.4g}, {line['samples_per_second']:.0f} crops/s, "
-        f"perplexity {perplexity}"
-    )
-
-
-def _keep_lines_up_to(path: Path, step: int) -> None:
-    """Forget the metrics of steps that will be run again."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if _line_step(line) <= step]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-
-def _line_step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What a run's description says differently, as "steps 4 instead of 2"."""
+    changes = []
+    for key in old.keys() | new.keys():
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict) and key == "train":
+            changes += _differences(before, now)
+        elif before != now:
+            short = key in ("model", "data")
+            changes.append(f"another {key}" if short else f"{key} {now!r} instead of {before!r}")
+    return sorted(changes)
 
 
 def _machine() -> str:
