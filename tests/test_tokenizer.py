@@ -77,6 +77,56 @@ def test_tiles_give_the_codes_of_the_whole_image(tokenizer, monkeypatch):
     assert difference.abs().max() <= 1
 
 
+def test_the_network_ignores_autocast_and_reduced_precision(tokenizer):
+    x = images(1, 3, 64, 64)
+    codes = tokenizer.encode(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tokenizer.encode(x), codes)
+        assert torch.equal(tokenizer.decode(codes), tokenizer.decode(codes.clone()))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.equal(tokenizer.encode(x), codes)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_codes_can_train_a_model(tokenizer):
+    """Not inference tensors: an embedding of them takes part in autograd."""
+    codes = tokenizer.encode(images(1, 3, 16, 16))
+    table = torch.nn.Embedding(64, 3)
+    table(codes).sum().backward()
+    assert table.weight.grad is not None
+
+
+def test_the_default_dtype_does_not_matter(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    try:
+        torch.set_default_dtype(torch.float64)
+        loaded = Tokenizer.from_pretrained(tmp_path)
+        x = images(1, 3, 24, 24)
+        codes = loaded.encode(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(codes, tokenizer.encode(x))
+
+
+def test_memory_does_not_grow_with_the_image(tokenizer):
+    """The network sees tiles: its input is never larger than one tile with its margins."""
+    seen = []
+    hook = tokenizer.autoencoder.encoder.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].shape)
+    )
+    try:
+        tokenizer.encode(images(1, 3, 1300, 2100))
+    finally:
+        hook.remove()
+    margin = 8 * tokenizer._encoder_margin
+    assert len(seen) == 6
+    assert all(max(shape[2:]) <= 1024 + 2 * margin for shape in seen)
+
+
 def test_save_and_load(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = Tokenizer.from_pretrained(tmp_path)
@@ -160,11 +210,19 @@ def test_missing_and_damaged_tokenizers(tokenizer, tmp_path):
     with pytest.raises(DataError, match="cannot be loaded"):
         Tokenizer.from_pretrained(tmp_path)
 
+    deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+    zero = json.loads(json.dumps(config))
+    zero["autoencoder"]["encoder"]["patch"] = 0
     for text, message in (
+        (deep, "cannot be read"),
+        (json.dumps({**config, "name": 3}), "lacks 'name', or it is not a str"),
+        (json.dumps({**config, "training": [1]}), "lacks 'training'"),
+        (json.dumps({**config, "modality": "audio"}), "not for images"),
+        (json.dumps(zero), "cannot be loaded"),
         ("{", "cannot be read"),
         ("[]", "not a tokenizer config"),
         (json.dumps({**config, "format": 99}), "another version of vqtok"),
-        (json.dumps({"format": 1}), "lacks autoencoder"),
+        (json.dumps({"format": 1}), "lacks 'name'"),
     ):
         config_path.write_text(text)
         with pytest.raises(DataError, match=message):

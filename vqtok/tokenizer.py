@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,28 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_FORMAT = 1
 
-# Images of more pixels are coded in tiles, so that memory doesn't grow with them.
+# Larger images are coded in tiles of this side: the network's memory doesn't grow with them.
 _TILE = 1024
+
+_CONFIG_TYPES: dict[str, type] = {
+    "name": str,
+    "modality": str,
+    "fingerprint": str,
+    "autoencoder": dict,
+    "training": dict,
+}
+# What a config or a weights file can make the constructors raise.
+_LOADING_ERRORS = (
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -101,7 +122,7 @@ class Tokenizer:
         self.autoencoder.to(device)
         return self
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, images: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Code a batch of images.
 
@@ -115,6 +136,8 @@ class Tokenizer:
         Raises:
             ValueError: wrong shape or dtype, or ``num_codebooks`` out of range.
         """
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images must be a torch tensor, not {type(images).__name__}")
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(
                 f"images must be uint8 [B, 3, H, W], not {images.dtype} {list(images.shape)}"
@@ -126,16 +149,15 @@ class Tokenizer:
         used = check_num_codebooks(num_codebooks, self.num_codebooks)
         rows, columns = -(-height // self.downsample), -(-width // self.downsample)
         codes = images.new_empty((len(images), rows, columns, used), dtype=torch.int64)
-        for image, out in zip(images, codes, strict=True):
-            pixels = to_unit_range(image.to(self.device))[None]
-            for tile, inside, place in self._tiles(rows, columns, self._encoder_margin):
-                latents = self.autoencoder.encoder(self._crop(pixels, tile))
-                latents = latents[:, inside[0], inside[1]]
-                result = quantizer(latents, num_codebooks=used)
-                out[place[0], place[1]] = result.codes[0]
+        with _strict_float32(self.device):
+            for image, out in zip(images, codes, strict=True):
+                for tile, inside, place in self._tiles(rows, columns, self._encoder_margin):
+                    latents = self.autoencoder.encoder(self._crop(image, tile))
+                    result = quantizer(latents[:, inside[0], inside[1]], num_codebooks=used)
+                    out[place[0], place[1]] = result.codes[0]
         return codes
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Rebuild a batch of images.
 
@@ -149,8 +171,9 @@ class Tokenizer:
         Raises:
             ValueError: a code is out of range, or the size doesn't belong to h x w codes.
         """
-        if codes.ndim != 4:
-            raise ValueError(f"codes must be [B, h, w, q], not {list(codes.shape)}")
+        if not isinstance(codes, Tensor) or codes.ndim != 4:
+            shape = list(getattr(codes, "shape", ()))
+            raise ValueError(f"codes must be a torch tensor [B, h, w, q], not {shape}")
         rows, columns = int(codes.shape[1]), int(codes.shape[2])
         height, width = size or (rows * self.downsample, columns * self.downsample)
         if (-(-height // self.downsample), -(-width // self.downsample)) != (rows, columns):
@@ -160,13 +183,15 @@ class Tokenizer:
             )
         full = (len(codes), 3, rows * self.downsample, columns * self.downsample)
         images = torch.empty(full, dtype=torch.uint8, device=codes.device)
-        for image_codes, out in zip(codes, images, strict=True):
-            quantized = self.autoencoder.quantizer.embed(image_codes.to(self.device))[None]
-            for tile, inside, place in self._tiles(rows, columns, self._decoder_margin):
-                decoded = self.autoencoder.decoder(quantized[:, tile[0], tile[1]])
-                out[:, self._pixels(place[0]), self._pixels(place[1])] = to_pixels(
-                    decoded[0, :, self._pixels(inside[0]), self._pixels(inside[1])]
-                )
+        with _strict_float32(self.device):
+            for image_codes, out in zip(codes, images, strict=True):
+                for tile, inside, place in self._tiles(rows, columns, self._decoder_margin):
+                    tile_codes = image_codes[tile[0], tile[1]].to(self.device)
+                    quantized = self.autoencoder.quantizer.embed(tile_codes)[None]
+                    decoded = self.autoencoder.decoder(quantized)
+                    out[:, self._pixels(place[0]), self._pixels(place[1])] = to_pixels(
+                        decoded[0, :, self._pixels(inside[0]), self._pixels(inside[1])]
+                    )
         return images[:, :, :height, :width]
 
     @property
@@ -190,10 +215,13 @@ class Tokenizer:
                 tile, inside, place = zip(vertical, horizontal, strict=True)
                 yield tile, inside, place
 
-    def _crop(self, pixels: Tensor, tile: tuple[slice, slice]) -> Tensor:
-        """The pixels [1, 3, H, W] under a tile of codes, the image's edges repeated outwards."""
+    def _crop(self, image: Tensor, tile: tuple[slice, slice]) -> Tensor:
+        """The pixels of a uint8 image [3, H, W] under a tile of codes, as the encoder takes them.
+
+        Where the tile is larger than what is left of the image, its edges are repeated outwards.
+        """
         rows, columns = self._pixels(tile[0]), self._pixels(tile[1])
-        crop = pixels[:, :, rows, columns]
+        crop = to_unit_range(image[None, :, rows, columns].to(self.device))
         missing_rows = rows.stop - rows.start - crop.shape[2]
         missing_columns = columns.stop - columns.start - crop.shape[3]
         crop = F.pad(crop, (0, missing_columns, 0, missing_rows), mode="replicate")
@@ -229,12 +257,13 @@ class Tokenizer:
         folder = find_pretrained(name_or_folder)
         config = read_config(folder)
         try:
-            autoencoder = build_autoencoder(config["autoencoder"])
+            with _default_float32():
+                autoencoder = build_autoencoder(config["autoencoder"])
             tensors = load_file(folder / WEIGHTS_NAME)
             autoencoder.load_state_dict(
                 {name: _widen(value) for name, value in tensors.items()}, strict=True
             )
-        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        except _LOADING_ERRORS as error:
             raise DataError(f"tokenizer {folder} cannot be loaded: {error}") from error
         tokenizer = cls(
             autoencoder,
@@ -276,17 +305,45 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != CONFIG_FORMAT:
         raise DataError(
             f"{path} is not a tokenizer config of format {CONFIG_FORMAT}; "
             f"it may need another version of vqtok"
         )
-    missing = {"name", "modality", "fingerprint", "autoencoder"} - config.keys()
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}")
+    for key, kind in _CONFIG_TYPES.items():
+        if not isinstance(config.get(key), kind):
+            raise DataError(f"{path} lacks {key!r}, or it is not a {kind.__name__}")
+    if config["modality"] != Tokenizer.modality:
+        raise DataError(f"{path} is for modality {config['modality']!r}, not for images")
     return config
+
+
+@contextmanager
+def _strict_float32(device: torch.device) -> Iterator[None]:
+    """Keep a caller's autocast and reduced-precision settings out of the network."""
+    precision = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
+def _default_float32() -> Iterator[None]:
+    """Build modules in float32, whatever the caller's default is."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def _spans(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:

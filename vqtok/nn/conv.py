@@ -219,6 +219,8 @@ def _stack_config(
 ) -> dict[str, Any]:
     if not channels or len(channels) != len(blocks):
         raise ValueError(f"channels and blocks must pair up, not {channels} and {blocks}")
+    if min(*channels, patch, dim, in_channels) < 1 or min(blocks) < 0:
+        raise ValueError("channels, patch, dim and in_channels must be positive")
     return {
         "type": "conv",
         "channels": list(channels),
