@@ -56,11 +56,12 @@ void unpack_bits_cpu(uintptr_t packed, int64_t count, int bits, uintptr_t codes,
 }
 
 int64_t ema_update_cpu(uintptr_t x, int dtype, int64_t rows, int64_t dim, int64_t stride,
-                       uintptr_t codes, int64_t size, uintptr_t counts, uintptr_t sums,
-                       int threads) {
+                       uintptr_t codes, int64_t size, uintptr_t counts, uintptr_t sums, int threads,
+                       const std::string& isa) {
   py::gil_scoped_release release;
   const Matrix matrix{at<void>(x), static_cast<DType>(dtype), rows, dim, stride};
-  return ema_update(matrix, at<int64_t>(codes), size, at<int64_t>(counts), at<void>(sums), threads);
+  return ema_update(matrix, at<int64_t>(codes), size, at<int64_t>(counts), at<void>(sums), threads,
+                    *choose_isa(isa.c_str()).ema);
 }
 
 #if defined(VQTOK_WITH_CUDA)
@@ -100,7 +101,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("codes"), py::arg("threads"));
   m.def("ema_update_cpu", &ema_update_cpu, py::arg("x"), py::arg("dtype"), py::arg("rows"),
         py::arg("dim"), py::arg("stride"), py::arg("codes"), py::arg("size"), py::arg("counts"),
-        py::arg("sums"), py::arg("threads"),
+        py::arg("sums"), py::arg("threads"), py::arg("isa"),
         "Returns the first row whose code is outside the codebook, or -1.");
   m.attr("with_cuda") = kWithCuda;
 #if defined(VQTOK_WITH_CUDA)

@@ -17,10 +17,10 @@ bool has_avx512() {
 #endif
 
 const Isa isas[] = {
-    {"baseline", &nearest_kernel_baseline, always},
+    {"baseline", &nearest_kernel_baseline, &ema_kernel_baseline, always},
 #if defined(__x86_64__)
-    {"avx2", &nearest_kernel_avx2, has_avx2},
-    {"avx512", &nearest_kernel_avx512, has_avx512},
+    {"avx2", &nearest_kernel_avx2, &ema_kernel_avx2, has_avx2},
+    {"avx512", &nearest_kernel_avx512, &ema_kernel_avx512, has_avx512},
 #endif
 };
 constexpr int isa_count = sizeof isas / sizeof isas[0];

@@ -1,5 +1,6 @@
 // Instruction sets: which ones this machine has, and which one is in use.
 #pragma once
+#include "cpu/ema_kernel.h"
 #include "cpu/nearest_kernel.h"
 
 namespace vqtok {
@@ -7,6 +8,7 @@ namespace vqtok {
 struct Isa {
   const char* name;
   const NearestKernel* nearest;
+  const EmaKernel* ema;
   bool (*supported)();
 };
 

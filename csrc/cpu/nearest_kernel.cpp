@@ -3,11 +3,6 @@
 
 #include "cpu/simd.h"
 
-#define VQTOK_JOIN(name, isa) name##_##isa
-#define VQTOK_NAME(name, isa) VQTOK_JOIN(name, isa)
-#define VQTOK_TABLE(name) VQTOK_NAME(name, VQTOK_ISA)
-#define UNROLL _Pragma("GCC unroll 8")
-
 namespace {
 
 using vqtok::kTile;

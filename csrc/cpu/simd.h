@@ -12,6 +12,12 @@
 #include <arm_neon.h>
 #endif
 
+// VQTOK_TABLE(name) is the name that a table of kernels has for this instruction set.
+#define VQTOK_JOIN(name, isa) name##_##isa
+#define VQTOK_NAME(name, isa) VQTOK_JOIN(name, isa)
+#define VQTOK_TABLE(name) VQTOK_NAME(name, VQTOK_ISA)
+#define UNROLL _Pragma("GCC unroll 16")
+
 namespace {
 
 #if defined(__AVX512F__)

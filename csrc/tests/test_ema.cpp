@@ -1,6 +1,7 @@
 // Counts and sums against a plain loop, bit for bit, for every element type and thread count.
 #include "cpu/ema.h"
 
+#include "cpu/isa.h"
 #include "tests/check.h"
 
 namespace vqtok {
@@ -19,16 +20,22 @@ void check_update(DType dtype, int64_t rows, int64_t size, int64_t dim, T (*draw
     ++want_counts[codes[n]];
     for (int64_t d = 0; d < dim; ++d) want[codes[n] * dim + d] += to_double(x[n * dim + d]);
   }
-  for (int threads : {1, 2, 5}) {
+  int isas = 0;
+  const Isa* all = compiled_isas(&isas);
+  for (int run = 0; run < 3 * isas; ++run) {
+    const Isa& isa = all[run / 3];
+    if (!isa.supported()) continue;
+    const int threads = 1 + run % 3 * 2;
     std::vector<int64_t> counts(size, -1);
     std::vector<Sum> sums(size * dim, Sum(-1));
     const Matrix matrix{x.data(), dtype, rows, dim, dim};
-    CHECK(ema_update(matrix, codes.data(), size, counts.data(), sums.data(), threads) == -1,
+    CHECK(ema_update(matrix, codes.data(), size, counts.data(), sums.data(), threads,
+                     *isa.ema) == -1,
           "codes are in range");
-    CHECK(counts == want_counts, "%d threads", threads);
+    CHECK(counts == want_counts, "%s, %d threads", isa.name, threads);
     for (int64_t i = 0; i < size * dim; ++i)
-      CHECK(sums[i] == static_cast<Sum>(want[i]), "%d threads, element %lld", threads,
-            static_cast<long long>(i));
+      CHECK(sums[i] == static_cast<Sum>(want[i]), "%s, %d threads, element %lld", isa.name,
+            threads, static_cast<long long>(i));
   }
 }
 
@@ -53,7 +60,8 @@ int main() {
   for (int64_t code : {int64_t{-1}, int64_t{4}}) {
     int64_t counts[4];
     float sums[4];
-    CHECK(ema_update({&row, DType::f32, 1, 1, 1}, &code, 4, counts, sums, 1) == 0, "out of range");
+    CHECK(ema_update({&row, DType::f32, 1, 1, 1}, &code, 4, counts, sums, 1,
+                     ema_kernel_baseline) == 0, "out of range");
   }
   return 0;
 }

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from vqtok import ops
-from vqtok.ops import reference
+from vqtok.ops import native, reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(0, 3, 5), (1, 1, 1), (5000, 8, 64), (3000, 70, 300)], ids=str)
 @pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("isa", native.supported_isas())
 def test_equals_reference(
-    shape: tuple[int, int, int], dtype: torch.dtype, threads: int
+    shape: tuple[int, int, int], dtype: torch.dtype, threads: int, isa: str
 ) -> None:
     n, d, k = shape
     generator = torch.Generator().manual_seed(n)
@@ -22,7 +23,8 @@ def test_equals_reference(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        counts, sums = ops.ema_update(x, codes, k)
+        with native.force_isa(isa):
+            counts, sums = ops.ema_update(x, codes, k)
     finally:
         torch.set_num_threads(before)
     want_counts, want_sums = reference.ema_update(x, codes, k)

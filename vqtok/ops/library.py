@@ -227,7 +227,7 @@ def _ema_cpu(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tens
     sums = torch.empty(codebook_size, x.shape[1], dtype=reference.sum_dtype(x))
     bad = module.ema_update_cpu(
         *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), codes.data_ptr()),
-        *(codebook_size, counts.data_ptr(), sums.data_ptr(), native.num_threads()),
+        *(codebook_size, counts.data_ptr(), sums.data_ptr(), native.num_threads(), native.isa()),
     )
     if bad >= 0:
         raise _outside(codes, bad, codebook_size)
@@ -284,7 +284,7 @@ def _unpack_fake(packed: Tensor, bits: int, count: int) -> Tensor:
     return packed.new_empty(count, dtype=torch.int64)
 
 
-# --- Gradients: codes and bits are integers and need none ------------------------------------------
+# --- Gradients (codes and bits are integers and need none) ----------------------------------------
 
 
 def _ema_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
