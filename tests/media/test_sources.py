@@ -225,6 +225,28 @@ def test_json_that_is_no_source(fields):
         Source.from_json(fields)
 
 
+def test_fingerprints_see_size_and_both_ends(tmp_path):
+    content = bytes(range(256)) * 64
+
+    def fingerprint(data: bytes, offset: int | None = None, length: int | None = None) -> str:
+        (tmp_path / "x").write_bytes(data)
+        return Source("x", str(tmp_path / "x"), offset, length).fingerprint()
+
+    sound = fingerprint(content)
+    assert len(sound) == 64
+    for position in (0, 4095, len(content) - 4096, len(content) - 1):
+        changed = bytearray(content)
+        changed[position] ^= 1
+        assert fingerprint(changed) != sound
+    assert fingerprint(content[:8192]) != fingerprint(content[:8448]) != sound
+    for size in (0, 1, 4096, 5000):
+        part = content[:size]
+        assert fingerprint(b"head" + part + b"tail", 4, size) == fingerprint(part)
+    assert fingerprint(b"") != Source("x", str(tmp_path / "gone")).fingerprint() == ""
+    os.mkfifo(tmp_path / "pipe")
+    assert Source("x", str(tmp_path / "pipe")).fingerprint() == ""
+
+
 # --- names from outside ---
 
 

@@ -150,8 +150,32 @@ def test_other_inputs_are_refused(toy, photos: Path, tmp_path: Path) -> None:
     interrupt(toy, photos, tmp_path / "out")
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos/new.png").touch()
-    with pytest.raises(UsageError, match=r"the inputs have changed \(11 now, 10 then\)"):
+    with pytest.raises(UsageError, match=r"the inputs have changed.* \(11 now, 10 then\)"):
         toy.encode(str(tmp_path / "photos"), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_files_of_the_same_names_are_refused(
+    toy, photos, tmp_path, folder_contents, finished: bool
+) -> None:
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    if finished:
+        toy.encode(str(photos), str(tmp_path / "out"))
+    else:
+        interrupt(toy, photos, tmp_path / "out")
+    before = folder_contents(tmp_path / "out")
+    path = copy / "day 1/phöto 7.png"
+    sound = path.read_bytes()
+    for changed in (sound[:-1] + b"\1", sound + b"\0", b""):
+        path.write_bytes(changed)
+        with pytest.raises(UsageError, match="the inputs have changed"):
+            toy.encode(str(copy), str(tmp_path / "out"))
+        assert folder_contents(tmp_path / "out") == before
+    path.write_bytes(sound)
+    toy.encode(str(copy), str(tmp_path / "out"))  # where they lie does not matter
+    toy.encode(str(copy), str(tmp_path / "again"))
+    assert folder_contents(tmp_path / "out") == folder_contents(tmp_path / "again")
 
 
 def test_resume_does_only_what_is_left(toy, photos, encoded, tmp_path, folder_contents) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import io
 import os
 import stat
@@ -26,6 +27,9 @@ EXTENSIONS = {
     for modality, extensions in {"image": _IMAGES, "audio": _AUDIO}.items()
 }
 """Which files of a folder, glob or tar archive are taken; a file named outright always is."""
+
+FINGERPRINT_BYTES = 4096
+"""Bytes at either end of an input that go into its fingerprint."""
 
 LIST_EXTENSIONS = (".txt", ".lst")
 TAR_EXTENSION = ".tar"
@@ -70,6 +74,25 @@ class Source:
         if len(content) != self.length:
             raise DataError(f"{self.uri}: the archive {self.path} has become shorter")
         return io.BytesIO(content)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the size and both ends of the input; "" when it cannot be read.
+
+        It tells inputs of one name apart at the price of 8 KiB each: files that differ in the
+        middle alone have the same.
+        """
+        try:
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                return ""
+            size, start = self.size, self.offset or 0
+            digest = hashlib.sha256(size.to_bytes(8, "little"))
+            with open(self.path, "rb", buffering=0) as stream:
+                for position in (0, max(0, size - FINGERPRINT_BYTES)):
+                    stream.seek(start + position)
+                    digest.update(stream.read(min(FINGERPRINT_BYTES, size)))
+        except OSError:
+            return ""
+        return digest.hexdigest()
 
     def read_bytes(self) -> bytes:
         """The whole input; fails as :meth:`open` does."""

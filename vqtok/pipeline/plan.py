@@ -1,7 +1,7 @@
 """The plan of an encoding job: which inputs make which shard, and with what.
 
-A plan depends on the inputs' names and on the options alone, never on the number of workers or
-machines, so every one of them, at any time, means the same shards by the same numbers.
+A plan depends on the inputs and on the options alone, not on where they lie, nor on the number of
+workers or machines, so every one of them, at any time, means the same shards by the same numbers.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ class Plan:
     """Task i encodes inputs ``[i * shard_size, (i + 1) * shard_size)`` into shard i.
 
     ``device``: kind of device the model runs on ("cpu", "cuda"), since kinds may round differently.
+    ``content``: SHA-256 of the inputs' fingerprints, so that others of the same names are noticed.
     """
 
     header: Header
     shard_size: int
     device: str
     sources: tuple[Source, ...]
+    content: str
 
     @property
     def num_tasks(self) -> int:
@@ -67,14 +69,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the options and the inputs' names, where they lie apart."""
-        portable = {**self.options, "sources": [source.uri for source in self.sources]}
+        """SHA-256 of the options and of the inputs' names and content, wherever they lie."""
+        names = [source.uri for source in self.sources]
+        portable = {**self.options, "sources": names, "content": self.content}
         return hashlib.sha256(dump_json(portable)).hexdigest()
 
     def to_bytes(self) -> bytes:
         """The plan file: everything that a worker elsewhere needs, as JSON."""
         sources = [source.to_json() for source in self.sources]
-        value = {**self.options, "digest": self.digest, "sources": sources}
+        inputs = {"content": self.content, "sources": sources}
+        value = {**self.options, "digest": self.digest, **inputs}
         return json.dumps(value, separators=(",", ":")).encode("ascii")
 
     @classmethod
@@ -83,12 +87,14 @@ class Plan:
         value = parse_json(path.read_bytes(), str(path))
         header = Header.from_json(value, str(path))
         shard_size, device = value.get("shard_size"), value.get("device")
-        sources = value.get("sources")
+        sources, content = value.get("sources"), value.get("content")
         if type(shard_size) is not int or shard_size < 1 or not isinstance(device, str):
             raise DataError(f"{path}: shard_size {shard_size!r} or device {device!r} are malformed")
         if not isinstance(sources, list) or not all(isinstance(entry, dict) for entry in sources):
             raise DataError(f"{path}: sources are malformed")
-        plan = cls(header, shard_size, device, tuple(map(Source.from_json, sources)))
+        if not isinstance(content, str):
+            raise DataError(f"{path}: content {content!r} is malformed")
+        plan = cls(header, shard_size, device, tuple(map(Source.from_json, sources)), content)
         if plan.digest != value.get("digest"):
             raise DataError(f"{path}: the plan is damaged (its digest does not match)")
         return plan
@@ -127,7 +133,9 @@ def make_plan(
     except ValueError as error:
         raise UsageError(str(error)) from error
     device = str(getattr(tokenizer.device, "type", tokenizer.device))
-    return Plan(header, shard_size, device, tuple(sources))
+    fingerprints = "\n".join(source.fingerprint() for source in sources)
+    content = hashlib.sha256(fingerprints.encode("ascii")).hexdigest()
+    return Plan(header, shard_size, device, tuple(sources), content)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -137,14 +137,17 @@ def _check_output(out: Path, plan: Plan) -> None:
         manifest = read_manifest(out)
         if manifest.plan != plan.digest:
             changes = differences(manifest.header.to_json(), plan.options)
-            reason = ", ".join(changes) or "other inputs, another shard size or another device"
+            reason = ", ".join(changes) or (
+                "the inputs have changed, or it has another shard size or is of another device"
+            )
             raise UsageError(f"{out} holds a finished dataset that differs: {reason}")
     elif plan_file.exists():
         begun = Plan.load(plan_file)
         if begun.digest != plan.digest:
             changes = differences(begun.options, plan.options)
             reason = ", ".join(changes) or (
-                f"the inputs have changed ({len(plan.sources)} now, {len(begun.sources)} then)"
+                "the inputs have changed, their names or their content "
+                f"({len(plan.sources)} now, {len(begun.sources)} then)"
             )
             raise UsageError(
                 f"{out} holds an unfinished run that differs: {reason}; finish it with the command "
