@@ -101,6 +101,20 @@ def test_running_again_changes_nothing(toy, photos, encoded, tmp_path, folder_co
     assert folder_contents(tmp_path / "out") == folder_contents(encoded)
 
 
+def test_a_finished_dataset_without_a_shard_is_not_complete(
+    toy, photos, encoded, tmp_path, folder_contents
+) -> None:
+    shutil.copytree(encoded, tmp_path / "out")
+    path = tmp_path / "out/shard-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):
+        before = folder_contents(tmp_path / "out")
+        with pytest.raises(DataError, match=r"shard-00002\.safetensors: .* encode into another"):
+            toy.encode(str(photos), str(tmp_path / "out"))
+        assert folder_contents(tmp_path / "out") == before
+        path.unlink(missing_ok=True)
+
+
 OTHER = [
     ({"fingerprint": "99"}, {}, r"tokenizer '99' instead of '7070"),
     ({}, {"packing": "plain"}, "packing 'plain' instead of 'bits'"),

@@ -63,11 +63,8 @@ class Workspace:
             part = Part(info, tuple(Failure(**entry) for entry in value["errors"]))
         except (FileNotFoundError, DataError, KeyError, TypeError):
             return None
-        shard = self.out / self.plan.shard_name(task)
-        complete = (
-            info.file == shard.name and shard.is_file() and shard.stat().st_size == info.bytes
-        )
-        return part if complete else None
+        name = self.plan.shard_name(task)
+        return part if info.file == name and _is_whole(self.out / name, info) else None
 
     def commit(self, task: int, part: Part) -> None:
         """Record that a task is done; its shard must be in place."""
@@ -104,12 +101,17 @@ class Workspace:
         return self.out / WORK / f"part-{task:05d}.json"
 
 
+def _is_whole(shard: Path, info: ShardInfo) -> bool:
+    return shard.is_file() and shard.stat().st_size == info.bytes
+
+
 @contextmanager
 def open_workspace(out: Path, plan: Plan) -> Iterator[Workspace]:
     """Make or take up the folder ``out`` for ``plan``, alone, and clean up after a killed run.
 
     Raises UsageError when the folder holds something else: another dataset, a run with another
-    plan, other files, or a run that is going on now.
+    plan, other files, or a run that is going on now; DataError when it holds the finished dataset
+    of this plan but a shard of it is lost.
     """
     _check_output(out, plan)
     work = out / WORK
@@ -141,6 +143,12 @@ def _check_output(out: Path, plan: Plan) -> None:
                 "the inputs have changed, or it has another shard size or is of another device"
             )
             raise UsageError(f"{out} holds a finished dataset that differs: {reason}")
+        for info in manifest.shards:
+            if not _is_whole(out / info.file, info):
+                raise DataError(
+                    f"{out / info.file}: a shard of this finished dataset is missing or not of the "
+                    "size that its manifest says; bring it back, or encode into another folder"
+                )
     elif plan_file.exists():
         begun = Plan.load(plan_file)
         if begun.digest != plan.digest:
