@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageOps, features
 
 from vqtok.errors import DataError
 from vqtok.media import Source, read_image
-from vqtok.media.images import MAX_PIXELS
+from vqtok.media.images import MAX_PIXELS, count_pixels
 
 
 def pattern(height: int = 23, width: int = 31) -> np.ndarray:
@@ -28,6 +28,18 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def test_count_pixels_reads_headers(tmp_path):
+    path = tmp_path / "x.jpg"
+    source = Source("x.jpg", str(path))
+    assert count_pixels(source) == 0
+    path.write_bytes(encoded(Image.new("RGB", (300, 200)), "JPEG")[:700])  # the rest is cut off
+    assert count_pixels(source) == 60_000
+    path.write_bytes(b"P5 60000 60000 255 ")
+    assert count_pixels(source) == 0
+    path.write_bytes(b"nothing of the kind")
+    assert count_pixels(source) == 0
 
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}}

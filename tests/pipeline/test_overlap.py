@@ -40,6 +40,25 @@ def test_it_overlaps_and_is_bounded() -> None:
     assert len(taken) == 5
 
 
+def test_the_weight_ahead_is_bounded() -> None:
+    weights = [3, 3, 3, 9, 50, 1, 10, 0, 0, 4, 6]
+    given = 0  # to the threads
+    lock = threading.Lock()
+
+    def work(position: int) -> int:
+        nonlocal given
+        with lock:
+            given = max(given, position + 1)
+        return position
+
+    results = overlapped(work, range(len(weights)), 3, weights.__getitem__, 10)
+    for position, result in enumerate(results):
+        assert result == position
+        ahead = weights[position + 1 : given]
+        assert sum(ahead) <= 10 or len(ahead) == 1
+    assert given == len(weights)
+
+
 def test_an_exception_comes_where_its_result_would() -> None:
     results = overlapped(lambda value: 1 // value, [1, 1, 0, 1], 2)
     assert [next(results), next(results)] == [1, 1]

@@ -110,6 +110,16 @@ def read_image(
         return DecodedImage(upright(to_srgb(image, notes), orientation), tuple(notes))
 
 
+def count_pixels(source: Source) -> int:
+    """Pixels of an image by its header, nothing decoded; 0 when :func:`read_image` will refuse."""
+    try:
+        with _refusing(source.uri), quiet_pillow(), source.open() as stream:
+            width, height = _identify(stream).size
+    except DataError:
+        return 0
+    return width * height if width * height <= MAX_PIXELS else 0
+
+
 def write_image(
     path: str | os.PathLike[str],
     pixels: np.ndarray,

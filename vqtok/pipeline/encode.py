@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqtok.errors import DataError
-from vqtok.media.images import DecodedImage, read_image
+from vqtok.media.images import DecodedImage, count_pixels, read_image
 from vqtok.media.sources import Source
 from vqtok.pipeline.overlap import overlapped
 from vqtok.pipeline.plan import Plan
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
 
 Progress = Callable[[int], object]
+
+MAX_PIXELS_AHEAD = 64_000_000
+"""Most pixels that are decoded ahead of the model; a larger image is decoded ahead alone."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ def encode_dataset(
     """Run ``plan`` into the folder ``out``, or go on with it there.
 
     ``workers`` threads read and decode images while the model runs in the calling thread; memory
-    holds a few images per worker and one shard. The dataset's bytes do not depend on ``workers``,
-    nor on how often the run was killed.
+    holds a few images per worker, of 64 million pixels together, and one shard. The dataset's bytes
+    do not depend on ``workers``, nor on how often the run was killed.
 
     Inputs that cannot be read are listed in ``errors.jsonl``. ``progress`` is called with the
     number of inputs that are done since its last call.
@@ -69,7 +72,7 @@ def read_images(
     sources: Iterable[Source], workers: int
 ) -> Generator[DecodedImage | DataError, None, None]:
     """The images of ``sources`` in order, decoded ahead in threads; for a bad one, its error."""
-    return overlapped(_read, sources, workers)
+    return overlapped(_read, sources, workers, count_pixels, MAX_PIXELS_AHEAD)
 
 
 def encode_task(

@@ -12,9 +12,15 @@ Result = TypeVar("Result")
 
 
 def overlapped(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    weight: Callable[[Item], int] = lambda item: 0,
+    limit: int = 0,
 ) -> Generator[Result, None, None]:
     """``map(function, items)`` in ``workers`` threads, in order, at most twice as many ahead.
+
+    The items ahead weigh at most ``limit`` together, except that one of any weight may be.
 
     Items are taken by the calling thread, and no more of them than results are asked for (plus
     those ahead), so memory does not grow with their number. An exception of ``function`` is raised
@@ -22,10 +28,16 @@ def overlapped(
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="vqtok") as pool:
         ahead: deque[Future[Result]] = deque()
+        weights: deque[int] = deque()
         try:
             for item in items:
+                weights.append(weight(item))
+                while ahead and sum(weights) > limit:
+                    weights.popleft()
+                    yield ahead.popleft().result()
                 ahead.append(pool.submit(function, item))
                 if len(ahead) > 2 * workers:
+                    weights.popleft()
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
