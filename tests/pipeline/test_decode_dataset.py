@@ -170,6 +170,11 @@ def test_another_tokenizer_is_refused(encoded: Path, toy, tmp_path: Path) -> Non
     tokenizer.fingerprint = "99"
     with pytest.raises(UsageError, match=r"made by tokenizer 'toy' \(fingerprint 707070707070\)"):
         decode_dataset(TokenReader(encoded), tokenizer, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"not by 'toy' \(99\) \(another one of that name\): name"):
+        decode_dataset(TokenReader(encoded), tokenizer, tmp_path / "out")
+    tokenizer.name = "toy-2"
+    with pytest.raises(UsageError, match=r"not by 'toy-2' \(99\): name the folder"):
+        decode_dataset(TokenReader(encoded), tokenizer, tmp_path / "out")
 
 
 def test_existing_files_are_safe(encoded: Path, toy, tmp_path: Path) -> None:

@@ -82,9 +82,11 @@ def check_tokenizer(tokens: TokenReader, tokenizer: Tokenizer) -> None:
     """UsageError unless ``tokenizer`` is the one that made ``tokens``."""
     header = tokens.header
     if header.tokenizer != tokenizer.fingerprint:
+        same = " (another one of that name)" if header.tokenizer_name == tokenizer.name else ""
         raise UsageError(
             f"{tokens.path} was made by tokenizer {header.tokenizer_name!r} (fingerprint "
             f"{header.tokenizer[:12]}), not by {tokenizer.name!r} ({tokenizer.fingerprint[:12]})"
+            f"{same}: name the folder of the right one with --tokenizer"
         )
 
 
