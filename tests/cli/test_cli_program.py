@@ -132,6 +132,16 @@ def test_a_closed_pipe_is_no_error(tokens: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_error(tokens: str, closed: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM, "verify"]
+    done = subprocess.run([*command, tokens], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*command, "/nowhere"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_the_bar_is_for_terminals_only(tokens: str) -> None:
     """Without one nothing is on standard error; on one there is a bar, without colours."""
     done = subprocess.run([*PROGRAM, "verify", tokens], capture_output=True, text=True)

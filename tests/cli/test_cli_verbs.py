@@ -13,6 +13,7 @@ import torch
 
 from vqtok.cli import main
 from vqtok.media import read_image
+from vqtok.ops.native import native_available
 from vqtok.tokenizer import Tokenizer
 from vqtok.tokens import TokenReader
 
@@ -182,6 +183,8 @@ def test_inspect_a_tokenizer(tokenizer_folder: str, capsys) -> None:
         (["encode", "PHOTOS", "OUT", "--tokenizer", "/nowhere"], "no tokenizer '/nowhere'"),
         (["encode", "PHOTOS", "OUT", "--num-codebooks", "9"], "num_codebooks is 9, the tokenizer"),
         (["encode", "PHOTOS", "OUT", "--device", "abacus"], "--device abacus: "),
+        (["encode", "PHOTOS", "OUT", "--device", "meta"], "--device meta: choose cpu, cuda"),
+        (["decode", "TOKENS", "OUT", "--device", "cuda:99"], "--device cuda:99: "),
         (["encode", "PHOTOS", "PHOTOS"], "holds other files"),
         (["decode", "/nowhere", "OUT"], "/nowhere: no such file or folder"),
         (["decode", "TOKENS", "OUT", "--num-codebooks", "9"], "num_codebooks is 9, the tokens"),
@@ -208,6 +211,15 @@ def test_wrong_requests_exit_with_2(
     assert message in errors[0]
     assert not (tmp_path / "out").exists()
     assert sorted(os.listdir(photos)) == before
+
+
+def test_an_unknown_instruction_set(photos, tokenizer_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("VQTOK_ISA", "bogus")
+    arguments = ["encode", photos, str(tmp_path / "out"), "--tokenizer", tokenizer_folder]
+    if native_available():
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.startswith("vqtok: error: VQTOK_ISA='bogus': this CPU")
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("verb", ["decode", "verify", "inspect"])

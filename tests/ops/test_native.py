@@ -36,7 +36,7 @@ def test_unknown_isa_is_refused() -> None:
     code = "import torch; from vqtok import ops; ops.nearest(torch.ones(1, 1), torch.ones(1, 1))"
     result = run(code, VQTOK_ISA="mmx")
     assert result.returncode == 1
-    assert "ValueError: VQTOK_ISA='mmx': this CPU and build offer baseline" in result.stderr
+    assert "UsageError: VQTOK_ISA='mmx': this CPU and build offer baseline" in result.stderr
 
 
 def test_without_it_one_warning_and_the_same_results() -> None:

@@ -18,6 +18,7 @@ from types import ModuleType
 from vqtok._version import __version__
 from vqtok.cli.common import say
 from vqtok.errors import UsageError, VqtokError
+from vqtok.ops.native import isa
 
 VERBS = {
     "encode": "vqtok.cli.encode",
@@ -50,11 +51,16 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (argparse itself exits for --help and bad options)."""
     parser, verbs = _parser()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     args = parser.parse_args(arguments)
     verb = verbs[args.verb]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may be foreign to the locale
     try:
+        if "VQTOK_ISA" in os.environ:
+            isa()  # refused now, not in the middle of the work
         code: int = verb.run(args)
         sys.stdout.flush()
         return code

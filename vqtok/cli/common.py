@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ def positive(text: str) -> int:
 def add_job_arguments(parser: argparse.ArgumentParser, threads_do: str) -> None:
     """The options of verbs that run a model over many files."""
     parser.add_argument(
-        "--device", default="cpu", help="where the model runs: cpu, cuda (default: %(default)s)"
+        "--device",
+        default="cpu",
+        help="where the model runs: cpu, cuda, cuda:N or mps (default: %(default)s)",
     )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
@@ -43,6 +46,8 @@ def add_job_arguments(parser: argparse.ArgumentParser, threads_do: str) -> None:
 
 def load_tokenizer(name: str, device: str = "cpu") -> Tokenizer:
     """The tokenizer ``name`` on ``device``; UsageError when there is no such device."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", device):
+        raise UsageError(f"--device {device}: choose cpu, cuda, cuda:N (the N-th, from 0) or mps")
     import torch
 
     from vqtok.tokenizer import Tokenizer

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
+from vqtok.errors import UsageError
+
 _forced_isa: str | None = None
 
 
@@ -49,12 +51,12 @@ def isa() -> str:
     """The instruction set in use: the one forced, or the strongest supported.
 
     Raises:
-        ValueError: VQTOK_ISA names one that is unknown or that this CPU lacks.
+        UsageError: VQTOK_ISA names one that is unknown or that this CPU lacks.
     """
     supported = supported_isas()
     wanted = _forced_isa or os.environ.get("VQTOK_ISA") or (supported[-1] if supported else "")
     if wanted not in supported and supported:
-        raise ValueError(
+        raise UsageError(
             f"VQTOK_ISA={wanted!r}: this CPU and build offer {', '.join(supported)}; "
             "unset it to use the best"
         )
