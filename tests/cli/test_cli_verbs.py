@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vqtok.cli import main
+from vqtok.cli.common import say_each
 from vqtok.media import read_image
 from vqtok.ops.native import native_available
 from vqtok.tokenizer import Tokenizer
@@ -106,8 +107,27 @@ def test_decode_loses_only_what_is_damaged(tokens, tokenizer_folder, tmp_path, c
     assert main([*arguments, "--tokenizer", tokenizer_folder]) == 1
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path}/out: 3 images decoded, 1 lost\n"
-    assert "not decoded: sample 3: shard-00001.safetensors: sample 1: " in captured.err
+    assert "not decoded: shard-00001.safetensors: sample 1: " in captured.err
     assert len(os.listdir(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize("verb", ["decode", "inspect"])
+def test_a_lost_shard_is_one_line(verb, tokens, tokenizer_folder, tmp_path, capsys) -> None:
+    shutil.copytree(tokens, tmp_path / "bad")
+    (tmp_path / "bad/shard-00001.safetensors").unlink()
+    arguments = [verb, str(tmp_path / "bad")]
+    if verb == "decode":
+        arguments += [str(tmp_path / "out"), "--tokenizer", tokenizer_folder]
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "shard-00001.safetensors: the file is missing" in line
+    assert line.endswith(" (2 samples)")
+
+
+def test_long_lists_are_cut(capsys) -> None:
+    say_each("lost", [f"sample {i}" for i in range(12)])
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines), lines[9:]) == (11, ["vqtok: lost: sample 9", "vqtok: lost: 2 more"])
 
 
 def test_decode_options(tokens: str, tokenizer_folder: str, tmp_path: Path, capsys) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from vqtok.errors import DataError
-from vqtok.tokens import Header, Sample, TokenReader, verify, write_manifest, write_shard
+from vqtok.tokens import (
+    Header,
+    Sample,
+    TokenReader,
+    read_manifest,
+    verify,
+    write_manifest,
+    write_shard,
+)
 
 
 def readable(reader: TokenReader, samples: list[Sample]) -> list[bool]:
@@ -121,6 +129,13 @@ def test_verify_compares_with_the_folder(dataset: Path, header: Header, samples)
     assert "left over by a run that was killed" in found[1]
     assert found[2].startswith("errors.jsonl: 2 lines, the manifest counts 0")
     assert found[3].startswith("errors.jsonl: line 2 is not valid JSON")
+
+
+@pytest.mark.parametrize("plan", ["7", "g" * 64, "A" * 64, "a" * 65, "a" * 64 + "\n"])
+def test_a_malformed_plan_is_found(dataset: Path, plan: str) -> None:
+    write_manifest(dataset, read_manifest(dataset).header, read_manifest(dataset).shards, plan=plan)
+    (problem,) = verify(dataset)
+    assert f"plan {plan!r} are malformed" in problem.message
 
 
 def test_verify_counts_samples(dataset: Path) -> None:

@@ -6,8 +6,10 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,10 @@ from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
+
+
+SHOWN_ERRORS = 10
+"""Messages about inputs or samples that are shown before the rest is only counted."""
 
 
 def positive(text: str) -> int:
@@ -87,6 +93,15 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 def say(message: str) -> None:
     """One line for people, on standard error."""
     print(f"vqtok: {printable(message)}", file=sys.stderr)
+
+
+def say_each(what: str, messages: Sequence[str]) -> None:
+    """The first messages about samples, those that are the same (of a lost shard) as one."""
+    counts = Counter(messages)
+    for message, count in islice(counts.items(), SHOWN_ERRORS):
+        say(f"{what}: {message}" + (f" ({plural(count, 'sample')})" if count > 1 else ""))
+    if len(counts) > SHOWN_ERRORS:
+        say(f"{what}: {len(counts) - SHOWN_ERRORS:,} more")
 
 
 def show(text: str) -> None:

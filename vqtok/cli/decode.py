@@ -14,7 +14,7 @@ from vqtok.cli.common import (
     plural,
     positive,
     progress_bar,
-    say,
+    say_each,
     show,
 )
 from vqtok.errors import UsageError
@@ -87,8 +87,7 @@ def run(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             progress=progress,
         )
-    for failure in report.failures:
-        say(f"not decoded: {failure}")
+    say_each("not decoded", report.failures)
     if args.json:
         facts = {"out": str(args.out), "decoded": report.decoded, "failures": report.failures}
         print(json.dumps(facts))

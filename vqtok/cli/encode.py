@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqtok.cli.common import (
+    SHOWN_ERRORS,
     add_job_arguments,
     load_tokenizer,
     plural,
@@ -33,8 +34,6 @@ OUT becomes a folder of safetensors files and a manifest. Inputs that cannot be 
 OUT/errors.jsonl and make the exit code 1; the dataset is complete without them. The same command
 always gives the same bytes, whatever the number of workers and however often it was killed.
 """
-
-SHOWN_ERRORS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

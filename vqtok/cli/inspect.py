@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqtok.cli.common import plural, progress_bar, say, show
+from vqtok.cli.common import plural, progress_bar, say_each, show
 
 if TYPE_CHECKING:
     from vqtok.tokens import TokenReader
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         facts, damaged = tokenizer_facts(args.path), []
         text = _tokenizer_text(facts)
-    for message in damaged:
-        say(f"damaged: {message}")
+    say_each("damaged", damaged)
     if args.json:
         print(json.dumps(facts))
     else:

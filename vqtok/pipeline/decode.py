@@ -113,10 +113,13 @@ def _pictures(
 ) -> Iterator[_Picture | str]:
     """Every sample decoded, or for a damaged one what is wrong with it."""
     for index in range(len(tokens)):
-        where = f"sample {index}"
         try:
             sample = tokens.read(index, num_codebooks)
-            where = f"sample {index} ({sample.meta.get('source')})"
+        except DataError as error:
+            yield str(error)  # names the shard, and the sample unless the whole shard is lost
+            continue
+        where = f"sample {index} ({sample.meta.get('source')})"
+        try:
             yield _Picture(where, namer.name(_source(sample, index)), _decode(sample, tokenizer))
         except DataError as error:
             yield f"{where}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,8 @@ MANIFEST = "manifest.json"
 ERRORS = "errors.jsonl"
 MAX_MANIFEST = 1 << 28
 """Most bytes of a manifest that a reader takes into memory."""
+
+_PLAN = re.compile("([0-9a-f]{64})?")
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def read_manifest(folder: Path) -> Manifest:
     if len(names) != len(infos):
         raise DataError(f"{path}: a shard is listed twice")
     errors, plan = value.get("errors", 0), value.get("plan", "")
-    if not _is_count(errors) or not isinstance(plan, str):
+    if not _is_count(errors) or not (isinstance(plan, str) and _PLAN.fullmatch(plan)):
         raise DataError(f"{path}: errors {errors!r} or plan {plan!r} are malformed")
     manifest = Manifest(header, infos, errors, plan)
     if value.get("samples") != manifest.samples:
