@@ -31,7 +31,8 @@ examples:
   vqtok encode list.txt tokens/ --tokenizer runs/mine --pack plain
 
 OUT becomes a folder of safetensors files and a manifest. Inputs that cannot be read are listed in
-OUT/errors.jsonl and make the exit code 1; the dataset is complete without them. The same command
+OUT/errors.jsonl and make the exit code 1; the dataset is complete without them. A list or a .tar
+that is missing, truncated or damaged itself is refused before anything is written. The same command
 always gives the same bytes, whatever the number of workers and however often it was killed.
 """
 
