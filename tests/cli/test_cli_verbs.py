@@ -45,6 +45,14 @@ def test_encode_says_what_it_did(photos: str, tokenizer_folder, tmp_path, capsys
     assert (facts["samples"], facts["errors"], facts["shards"], facts["bytes"]) == (4, 0, 1, size)
 
 
+def test_no_input_can_be_read(tokenizer_folder: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "x.png").touch()
+    arguments = ["encode", str(tmp_path / "x.png"), str(tmp_path / "out")]
+    assert main([*arguments, "--tokenizer", tokenizer_folder]) == 1
+    text = capsys.readouterr().out
+    assert text == f"{tmp_path}/out holds no samples: not one of 1 input could be read\n"
+
+
 def test_options_of_encode_reach_the_dataset(photos, tokenizer_folder, tmp_path, capsys) -> None:
     arguments = ["encode", photos, str(tmp_path / "out"), "--tokenizer", tokenizer_folder]
     options = ["--num-codebooks", "1", "--pack", "plain", "--shard-size", "3", "--workers", "1"]
@@ -209,6 +217,10 @@ def test_inspect_a_tokenizer(tokenizer_folder: str, capsys) -> None:
         (["decode", "/nowhere", "OUT"], "/nowhere: no such file or folder"),
         (["decode", "TOKENS", "OUT", "--num-codebooks", "9"], "num_codebooks is 9, the tokens"),
         (["decode", "TOKENS", "OUT", "--format", "jpg", "--quality", "101"], "must be 1 to 100"),
+        (["decode", "EMPTY", "OUT"], "neither a token dataset (no manifest.json) nor"),
+        (["verify", "EMPTY"], "neither a token dataset (no manifest.json) nor one of its shards"),
+        (["verify", "TOKENIZER"], "nor one of its shards: it is a tokenizer"),
+        (["inspect", "EMPTY"], "neither a token dataset (no manifest.json) nor a tokenizer (no c"),
         (["verify", "/nowhere"], "/nowhere: no such file or folder"),
         (["inspect", "/nowhere"], "no tokenizer '/nowhere'"),
     ],
@@ -218,7 +230,7 @@ def test_wrong_requests_exit_with_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"OUT": str(tmp_path / "out"), "EMPTY": str(tmp_path / "empty")}
-    places |= {"PHOTOS": photos, "TOKENS": tokens}
+    places |= {"PHOTOS": photos, "TOKENS": tokens, "TOKENIZER": tokenizer_folder}
     arguments = [places.get(argument, argument) for argument in arguments]
     if arguments[0] in ("encode", "decode") and "--tokenizer" not in arguments:
         arguments += ["--tokenizer", tokenizer_folder]

@@ -274,6 +274,23 @@ def test_an_output_that_holds_other_files(toy, photos, tmp_path: Path) -> None:
         toy.encode(str(photos), str(tmp_path / "mine.txt"))
 
 
+def test_links_in_place_of_the_output(toy, photos, tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match="is a link to nothing"):
+        toy.encode(str(photos), str(tmp_path / "dangling"))
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.vqtok").symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match=r"out/\.vqtok is a link"):
+        toy.encode(str(photos), str(tmp_path / "out"))
+    assert os.listdir(tmp_path / "precious") == ["file"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    toy.encode(str(photos / "day 1"), str(tmp_path / "link"))
+    assert verify(tmp_path / "elsewhere") == []
+
+
 def test_two_runs_at_once(toy, photos, tmp_path: Path) -> None:
     plan = make_plan(list_sources(photos), toy.ToyTokenizer())
     with (

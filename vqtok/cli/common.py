@@ -73,6 +73,21 @@ def existing(path: Path) -> Path:
     return path
 
 
+def existing_tokens(path: Path) -> Path:
+    """``path``, or UsageError when it is a folder that holds no dataset, finished or not."""
+    if existing(path).is_dir() and not is_dataset(path):
+        raise UsageError(
+            f"{path}: neither a token dataset (no manifest.json) nor one of its shards"
+            + (": it is a tokenizer" if (path / "config.json").exists() else "")
+        )
+    return path
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether ``vqtok encode`` wrote this folder, or is not done with it."""
+    return any((folder / name).exists() for name in ("manifest.json", ".vqtok"))
+
+
 @contextmanager
 def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, if that is a terminal; yields the function that advances it."""

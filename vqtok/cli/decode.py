@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vqtok.cli.common import (
     add_job_arguments,
-    existing,
+    existing_tokens,
     load_tokenizer,
     plural,
     positive,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.quality is not None and (args.quality > 100 or args.format == "png"):
         raise UsageError("--quality must be 1 to 100, and png is lossless and takes none")
-    tokens = TokenReader(existing(args.tokens))
+    tokens = TokenReader(existing_tokens(args.tokens))
     tokenizer = load_tokenizer(args.tokenizer or _bundled_name(tokens), args.device)
     with progress_bar(len(tokens), "decode") as progress:
         report = decode_dataset(

@@ -114,6 +114,9 @@ def _print(report: EncodeReport, out: Path, as_json: bool) -> None:
         }
         print(json.dumps(facts))
         return
+    if not manifest.samples:
+        show(f"{out} holds no samples: not one of {plural(manifest.errors, 'input')} could be read")
+        return
     state = "was complete already" if report.already_done else "is complete"
     shards = plural(len(manifest.shards), "shard")
     show(f"{out} {state}: {plural(manifest.samples, 'sample')} in {shards}, {size:,} bytes")

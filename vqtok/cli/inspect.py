@@ -8,7 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqtok.cli.common import plural, progress_bar, say_each, show
+from vqtok.cli.common import is_dataset, plural, progress_bar, say_each, show
+from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
     from vqtok.tokens import TokenReader
@@ -35,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Inspect; prints the facts."""
     path = Path(args.path)
-    if path.is_file() or (path / "manifest.json").exists() or (path / ".vqtok").exists():
+    if path.is_dir() and not is_dataset(path) and not (path / "config.json").exists():
+        raise UsageError(
+            f"{path}: neither a token dataset (no manifest.json) nor a tokenizer (no config.json)"
+        )
+    if path.is_file() or is_dataset(path):
         from vqtok.tokens import TokenReader
 
         reader = TokenReader(path)

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from vqtok.cli.common import existing, plural, progress_bar, show
+from vqtok.cli.common import existing_tokens, plural, progress_bar, show
 
 HELP = "check a token dataset completely"
 EXAMPLES = """\
@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     from vqtok.errors import DataError
     from vqtok.tokens import TokenReader, verify
 
+    tokens = existing_tokens(args.tokens)
     try:
-        total = len(TokenReader(existing(args.tokens)))
+        total = len(TokenReader(tokens))
     except DataError:
         total = 0  # verify says why
     with progress_bar(total, "verify") as progress:

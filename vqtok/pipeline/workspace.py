@@ -130,6 +130,10 @@ def open_workspace(out: Path, plan: Plan) -> Iterator[Workspace]:
 
 
 def _check_output(out: Path, plan: Plan) -> None:
+    if out.is_symlink() and not out.exists():
+        raise UsageError(f"{out} is a link to nothing; remove it, or make the folder it names")
+    if (out / WORK).is_symlink():
+        raise UsageError(f"{out / WORK} is a link; vqtok never makes one, remove it")
     if not out.exists():
         return
     if not out.is_dir():
