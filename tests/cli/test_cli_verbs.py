@@ -216,7 +216,11 @@ def test_inspect_a_tokenizer(tokenizer_folder: str, capsys) -> None:
         (["encode", "PHOTOS", "PHOTOS"], "holds other files"),
         (["decode", "/nowhere", "OUT"], "/nowhere: no such file or folder"),
         (["decode", "TOKENS", "OUT", "--num-codebooks", "9"], "num_codebooks is 9, the tokens"),
-        (["decode", "TOKENS", "OUT", "--format", "jpg", "--quality", "101"], "must be 1 to 100"),
+        (
+            ["decode", "TOKENS", "OUT", "--format", "jpg", "--quality", "101"],
+            "must be 1 to 100, not 101",
+        ),
+        (["decode", "TOKENS", "OUT", "--quality", "90"], "png is lossless and takes none"),
         (["decode", "EMPTY", "OUT"], "neither a token dataset (no manifest.json) nor"),
         (["verify", "EMPTY"], "neither a token dataset (no manifest.json) nor one of its shards"),
         (["verify", "TOKENIZER"], "nor one of its shards: it is a tokenizer"),

@@ -106,6 +106,14 @@ def test_glob(tmp_path):
     assert listing.skipped == {".txt": 1}
 
 
+def test_a_glob_of_folders(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    with pytest.raises(
+        UsageError, match=r"it matches 2 folders, whose files are matched by .*/\*/\*"
+    ):
+        list_sources(f"{tmp_path}/*")
+
+
 def test_relative_paths(tmp_path, monkeypatch):
     touch(tmp_path, "d/a.png")
     monkeypatch.chdir(tmp_path)

@@ -142,3 +142,10 @@ def test_verify_counts_samples(dataset: Path) -> None:
     seen: list[int] = []
     verify(dataset, seen.append)
     assert sum(seen) == 5
+
+
+def test_a_shard_that_cannot_be_opened(dataset: Path) -> None:
+    (dataset / "a.safetensors").unlink()
+    (dataset / "a.safetensors").mkdir()
+    with pytest.raises(DataError, match=r"^a\.safetensors: cannot be read: Is a directory$"):
+        TokenReader(dataset)[0]

@@ -209,3 +209,11 @@ def test_overhead_at_1000_samples(tmp_path: Path, grid, sizes, percent: float) -
 def test_reading_needs_no_torch() -> None:
     code = "import sys, vqtok.tokens; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("index", [slice(0, 2), 1.0, "0", None])
+def test_an_index_is_an_integer(dataset: Path, samples, index) -> None:
+    reader = TokenReader(dataset)
+    with pytest.raises(TypeError, match="samples are read one by one, by an integer, not by "):
+        reader[index]
+    np.testing.assert_array_equal(reader[np.int64(4)].codes, samples[4].codes)

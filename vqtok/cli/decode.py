@@ -32,7 +32,8 @@ examples:
   vqtok decode tokens/shard-00003.safetensors decoded/ --tokenizer runs/mine
 
 Files are named after their sources; nothing is written outside OUT. Samples that are damaged are
-reported and make the exit code 1; all others are decoded.
+reported and make the exit code 1; all others are decoded. A run that was killed may leave hidden
+temporary files in OUT; --overwrite begins again there.
 """
 
 
@@ -71,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
     from vqtok.pipeline import decode_dataset
     from vqtok.tokens import TokenReader
 
-    if args.quality is not None and (args.quality > 100 or args.format == "png"):
-        raise UsageError("--quality must be 1 to 100, and png is lossless and takes none")
+    if args.quality is not None and args.format == "png":
+        raise UsageError("--quality: png is lossless and takes none; choose --format jpg or webp")
+    if args.quality is not None and args.quality > 100:
+        raise UsageError(f"--quality must be 1 to 100, not {args.quality}")
     tokens = TokenReader(existing_tokens(args.tokens))
     tokenizer = load_tokenizer(args.tokenizer or _bundled_name(tokens), args.device)
     with progress_bar(len(tokens), "decode") as progress:

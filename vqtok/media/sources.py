@@ -173,7 +173,10 @@ def scan_sources(spec: str | os.PathLike[str], modality: str = "image") -> Listi
     else:
         raise UsageError(f"{spec}: no such file or folder")
     if not scan.sources:
-        raise UsageError(_nothing_found(spec, modality, scan.skipped))
+        message = _nothing_found(spec, modality, scan.skipped)
+        if scan.folders:
+            message += f"; it matches {scan.folders} folders, whose files are matched by {spec}/*"
+        raise UsageError(message)
     return Listing(scan.sources, dict(sorted(scan.skipped.items())))
 
 
@@ -198,6 +201,7 @@ class _Scan:
         self.extensions = extensions
         self.sources: list[Source] = []
         self.skipped: Counter[str] = Counter()
+        self.folders = 0  # that a glob matches
 
     def folder(self, root: str) -> None:
         found = [(name, path) for name, path in _walk(root) if self._known(name)]
@@ -208,6 +212,7 @@ class _Scan:
         fixed = len(list(_until_magic(pattern)))
         for path in sorted(set(glob.glob(pattern, recursive=True)), key=os.fsencode):
             if os.path.isdir(path):
+                self.folders += 1
                 continue
             name = PurePosixPath(*Path(path).parts[fixed:]).as_posix()
             if path.lower().endswith(TAR_EXTENSION):

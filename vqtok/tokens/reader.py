@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import operator
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
@@ -274,10 +275,17 @@ def _map(path: Path) -> mmap.mmap:
     except FileNotFoundError as error:
         raise DataError(f"{path.name}: the file is missing ({path})") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path.name}: cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path.name}: cannot be read: {reason}") from error
 
 
 def _in_range(index: int, length: int, where: str) -> int:
+    try:
+        index = operator.index(index)
+    except TypeError:
+        raise TypeError(
+            f"{where}: samples are read one by one, by an integer, not by {index!r}"
+        ) from None
     if not -length <= index < length:
         raise IndexError(f"{where}: sample {index} of {length}")
     return index % length if length else index
