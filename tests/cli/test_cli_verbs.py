@@ -16,7 +16,7 @@ from vqtok.cli.common import say_each
 from vqtok.media import read_image
 from vqtok.ops.native import native_available
 from vqtok.tokenizer import Tokenizer
-from vqtok.tokens import TokenReader
+from vqtok.tokens import Header, TokenReader, write_manifest
 
 
 def test_there_and_back(tokens: str, tokenizer_folder: str, photos: str, tmp_path, capsys) -> None:
@@ -186,6 +186,16 @@ def test_inspect_damage(tokens: str, tmp_path: Path, capsys) -> None:
     captured = capsys.readouterr()
     assert "4 (image) in 2 shards, 1 damaged" in captured.out
     assert "damaged: shard-00001.safetensors: sample 1: " in captured.err
+
+
+def test_names_cannot_write_lines_of_their_own(tmp_path: Path, capsys) -> None:
+    name = "x\nvqtok: all is well\x1b[2K"
+    header = Header(tokenizer="f", tokenizer_name=name, codebook_sizes=(4,))
+    write_manifest(tmp_path, header, [])
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert (
+        "  tokenizer   x\\nvqtok: all is well\\x1b[2K (f)" in capsys.readouterr().out.splitlines()
+    )
 
 
 def test_inspect_a_tokenizer(tokenizer_folder: str, capsys) -> None:

@@ -119,17 +119,16 @@ def say_each(what: str, messages: Sequence[str]) -> None:
         say(f"{what}: {len(counts) - SHOWN_ERRORS:,} more")
 
 
-def show(text: str) -> None:
+def show(*lines: str) -> None:
     """A result for people, on standard output."""
-    print(printable(text))
+    for line in lines:
+        print(printable(line))
 
 
 def printable(text: str) -> str:
-    """``text`` without what could command a terminal: names come from files of unknown origin."""
+    """``text`` on one line that cannot command a terminal: names may come from anywhere."""
     return "".join(
-        char
-        if char.isprintable() or char == "\n"
-        else char.encode("unicode_escape").decode("ascii")
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
 

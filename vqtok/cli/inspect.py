@@ -45,15 +45,15 @@ def run(args: argparse.Namespace) -> int:
 
         reader = TokenReader(path)
         facts, damaged = dataset_facts(reader)
-        text = _dataset_text(facts)
+        lines = _dataset_lines(facts)
     else:
         facts, damaged = tokenizer_facts(args.path), []
-        text = _tokenizer_text(facts)
+        lines = _tokenizer_lines(facts)
     say_each("damaged", damaged)
     if args.json:
         print(json.dumps(facts))
     else:
-        show(text)
+        show(*lines)
     return 1 if damaged else 0
 
 
@@ -122,7 +122,7 @@ def tokenizer_facts(name: str) -> dict[str, Any]:
     }
 
 
-def _dataset_text(facts: dict[str, Any]) -> str:
+def _dataset_lines(facts: dict[str, Any]) -> list[str]:
     failed = f", {plural(facts['errors'], 'input')} failed" if facts["errors"] else ""
     damaged = f", {facts['damaged']:,} damaged" if facts["damaged"] else ""
     rate = "" if facts["bpp"] is None else f", {facts['bpp']:.4f} bits per pixel on disk"
@@ -142,23 +142,21 @@ def _dataset_text(facts: dict[str, Any]) -> str:
         if book["usage"] is not None:
             line += f"  {book['entropy']:7.3f}  {book['usage']:6.1%}  {book['perplexity']:10.1f}"
         lines.append(line)
-    return "\n".join(lines)
+    return lines
 
 
-def _tokenizer_text(facts: dict[str, Any]) -> str:
+def _tokenizer_lines(facts: dict[str, Any]) -> list[str]:
     side = facts["downsample"]
     rates = ", ".join(f"{q}: {bpp:.4f}" for q, bpp in enumerate(facts["bpp"], 1))
-    return "\n".join(
-        [
-            f"{facts['path']}: tokenizer {facts['name']!r}",
-            f"  fingerprint     {facts['fingerprint']}",
-            f"  input           {facts['modality']}, any size",
-            f"  codes           one per codebook and {side} x {side} pixels",
-            f"  codebook sizes  {', '.join(map(str, facts['codebook_sizes']))}",
-            f"  bits per pixel  {rates} (by number of codebooks)",
-            f"  parameters      {facts['parameters']:,}",
-            f"  size            {facts['bytes']:,} bytes",
-            f"  config          {json.dumps(facts['config'])}",
-            f"  training        {json.dumps(facts['training'])}",
-        ]
-    )
+    return [
+        f"{facts['path']}: tokenizer {facts['name']!r}",
+        f"  fingerprint     {facts['fingerprint']}",
+        f"  input           {facts['modality']}, any size",
+        f"  codes           one per codebook and {side} x {side} pixels",
+        f"  codebook sizes  {', '.join(map(str, facts['codebook_sizes']))}",
+        f"  bits per pixel  {rates} (by number of codebooks)",
+        f"  parameters      {facts['parameters']:,}",
+        f"  size            {facts['bytes']:,} bytes",
+        f"  config          {json.dumps(facts['config'])}",
+        f"  training        {json.dumps(facts['training'])}",
+    ]
