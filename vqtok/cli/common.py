@@ -52,15 +52,20 @@ def add_job_arguments(parser: argparse.ArgumentParser, threads_do: str) -> None:
 
 def load_tokenizer(name: str, device: str = "cpu") -> Tokenizer:
     """The tokenizer ``name`` on ``device``; UsageError when there is no such device."""
+    check_device(device)
+    from vqtok.tokenizer import Tokenizer
+
+    return Tokenizer.from_pretrained(name).to(device)
+
+
+def check_device(device: str) -> None:
+    """UsageError unless a model can run on ``device``."""
     if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", device):
         raise UsageError(f"--device {device}: choose cpu, cuda, cuda:N (the N-th, from 0) or mps")
     import torch
 
-    from vqtok.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_pretrained(name)
     try:
-        return tokenizer.to(torch.device(device))
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {device}: {reason}") from error

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from vqtok.cli.common import positive, say, show
+from vqtok.cli.common import check_device, positive, say, show
 
 HELP = "train a tokenizer on images"
 INTERRUPTED = "run the same command again to go on from the last save"
@@ -114,15 +114,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(f"{args.out} is trained: {config.steps:,} steps; {tokenizer.fingerprint[:12]}")
     return 0
-
-
-def check_device(device: str) -> None:
-    """UsageError unless tensors can be made on ``device``."""
-    import torch
-
-    from vqtok.errors import UsageError
-
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {device}: {str(error).splitlines()[0]}") from error
