@@ -4,7 +4,7 @@ Runs the command line on the bundled sample photos, once for every number of cod
 token files, decoded photos, a side-by-side sheet and a report in one folder. No network.
 
     python scripts/demo.py                  # everything goes to ./demo
-    python scripts/demo.py --out /tmp/x --tokenizer runs/mine --photos ~/Pictures
+    python scripts/demo.py --out mine --tokenizer runs/mine --photos ~/Pictures
 """
 
 from __future__ import annotations
