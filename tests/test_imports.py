@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vqtok"
 RANKS = {
     "_version": 0,
     "errors": 0,
+    "files": 0,
     "ops": 1,
     "quantizers": 2,
     "nn": 3,
@@ -31,7 +32,7 @@ RANKS = {
     "__main__": 9,
 }
 # Readers of files must not load a model.
-LEAF = {"media": {"errors", "ops", "_version"}, "tokens": {"errors", "ops", "_version"}}
+LEAF = {part: {"errors", "files", "ops", "_version"} for part in ("media", "tokens")}
 # What is only data.
 DATA = {"pretrained", "samples"}
 

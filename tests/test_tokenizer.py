@@ -69,7 +69,7 @@ def test_tiles_give_the_codes_of_the_whole_image(tokenizer, monkeypatch):
     x = images(1, 3, 500, 430)
     whole = tokenizer.encode(x)
     picture = tokenizer.decode(whole, size=(500, 430))
-    monkeypatch.setattr("vqtok.tokenizer._TILE", 128)
+    monkeypatch.setattr("vqtok.tokenizer.images._TILE", 128)
     tiled = tokenizer.encode(x)
     # Convolutions may round differently for another shape, so a near tie may fall either way.
     assert (tiled == whole).float().mean() > 0.999
@@ -217,10 +217,10 @@ def test_missing_and_damaged_tokenizers(tokenizer, tmp_path):
         (deep, "cannot be read"),
         (json.dumps({**config, "name": 3}), "lacks 'name', or it is not a str"),
         (json.dumps({**config, "training": [1]}), "lacks 'training'"),
-        (json.dumps({**config, "modality": "audio"}), "not for images"),
+        (json.dumps({**config, "modality": "smell"}), "this vqtok knows image"),
         (json.dumps(zero), "cannot be loaded"),
         ("{", "cannot be read"),
-        ("[]", "not a tokenizer config"),
+        ("[]", "not a model config"),
         (json.dumps({**config, "format": 99}), "another version of vqtok"),
         (json.dumps({"format": 1}), "lacks 'name'"),
     ):

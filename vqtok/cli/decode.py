@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode; prints what came of it."""
     from vqtok.pipeline import decode_dataset
+    from vqtok.tokenizer import ImageTokenizer
     from vqtok.tokens import TokenReader
 
     if args.quality is not None and args.format == "png":
@@ -78,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--quality must be 1 to 100, not {args.quality}")
     tokens = TokenReader(existing_tokens(args.tokens))
     tokenizer = load_tokenizer(args.tokenizer or _bundled_name(tokens), args.device)
+    if not isinstance(tokenizer, ImageTokenizer):
+        raise UsageError(f"tokenizer {tokenizer.name!r} is for modality {tokenizer.modality!r}")
     with progress_bar(len(tokens), "decode") as progress:
         report = decode_dataset(
             tokens,

@@ -98,10 +98,10 @@ def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
 
 def tokenizer_facts(name: str) -> dict[str, Any]:
     """What a tokenizer is: sizes, rates, configuration."""
-    from vqtok.tokenizer import Tokenizer, find_pretrained
+    from vqtok.tokenizer import ImageTokenizer, find_pretrained
     from vqtok.tokens import Header
 
-    tokenizer = Tokenizer.from_pretrained(name)
+    tokenizer = ImageTokenizer.from_pretrained(name)
     sizes = tokenizer.codebook_sizes
     header = Header(tokenizer="", tokenizer_name="", codebook_sizes=sizes)
     pixels = tokenizer.downsample**2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from vqtok.errors import DataError, UsageError, VqtokError
+from vqtok.files import atomic_write
 from vqtok.media.quiet import quiet_pillow
 from vqtok.media.sources import Source
 from vqtok.media.srgb import to_srgb, upright
@@ -151,15 +151,11 @@ def write_image(
     limit = {"JPEG": 65535, "WEBP": 16383}.get(pillow_name, longest)
     if longest > limit:
         raise UsageError(f"{path}: {format} holds at most {limit} pixels a side, not {longest}")
-    temporary = path.with_name(f".{path.name[:100]}.tmp.{uuid.uuid4().hex}")
     try:
-        with open(temporary, "xb") as stream:
+        with atomic_write(path, durable=False) as stream:
             Image.fromarray(np.ascontiguousarray(pixels)).save(stream, pillow_name, **options)
-        os.replace(temporary, path)
     except OSError as error:
         raise VqtokError(f"{path}: cannot write the image: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _save_options(extension: str, quality: int | None) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from vqtok.pipeline.overlap import overlapped
 from vqtok.tokens import Sample, TokenReader
 
 if TYPE_CHECKING:
-    from vqtok.tokenizer import Tokenizer
+    from vqtok.tokenizer import ImageTokenizer
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DecodeReport:
 
 def decode_dataset(
     tokens: TokenReader,
-    tokenizer: Tokenizer,
+    tokenizer: ImageTokenizer,
     out: Path | str,
     *,
     image_format: str = "png",
@@ -78,7 +78,7 @@ def decode_dataset(
     return DecodeReport(len(tokens) - len(failures), tuple(failures))
 
 
-def check_tokenizer(tokens: TokenReader, tokenizer: Tokenizer) -> None:
+def check_tokenizer(tokens: TokenReader, tokenizer: ImageTokenizer) -> None:
     """UsageError unless ``tokenizer`` is the one that made ``tokens``."""
     header = tokens.header
     if header.tokenizer != tokenizer.fingerprint:
@@ -109,7 +109,7 @@ class _Picture:
 
 
 def _pictures(
-    tokens: TokenReader, tokenizer: Tokenizer, namer: Namer, num_codebooks: int | None
+    tokens: TokenReader, tokenizer: ImageTokenizer, namer: Namer, num_codebooks: int | None
 ) -> Iterator[_Picture | str]:
     """Every sample decoded, or for a damaged one what is wrong with it."""
     for index in range(len(tokens)):
@@ -130,7 +130,7 @@ def _source(sample: Sample, index: int) -> str:
     return source if isinstance(source, str) else f"sample-{index:06d}"
 
 
-def _decode(sample: Sample, tokenizer: Tokenizer) -> NDArray[np.uint8]:
+def _decode(sample: Sample, tokenizer: ImageTokenizer) -> NDArray[np.uint8]:
     import torch
 
     cells = math.prod(sample.codes.shape[:-1])

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vqtok.errors import DataError, UsageError
+from vqtok.files import atomic_write, remove_temporaries, sync_directory
 from vqtok.pipeline.plan import Plan, differences
-from vqtok.tokens.commit import atomic_write, remove_temporaries, sync_directory
 from vqtok.tokens.header import dump_json, parse_json
 from vqtok.tokens.manifest import (
     ERRORS,

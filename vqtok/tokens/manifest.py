@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.errors import DataError
-from vqtok.tokens.commit import atomic_write
+from vqtok.files import atomic_write
 from vqtok.tokens.header import Header, parse_json
 
 MANIFEST = "manifest.json"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqtok.errors import DataError
-from vqtok.tokens.commit import is_temporary
+from vqtok.files import is_temporary
 from vqtok.tokens.header import Header, parse_json
 from vqtok.tokens.manifest import ERRORS, MANIFEST, Manifest, ShardInfo, read_manifest
 from vqtok.tokens.reader import ShardReader

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqtok.tokens.commit import atomic_write, naming
+from vqtok.files import atomic_write, naming
 from vqtok.tokens.header import Header, dump_json
 from vqtok.tokens.layout import build_head
 from vqtok.tokens.manifest import ShardInfo, is_plain_name

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vqtok.errors import DataError
-from vqtok.tokens.commit import atomic_write
+from vqtok.files import atomic_write
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 

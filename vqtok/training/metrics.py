@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vqtok.tokens.commit import atomic_write
+from vqtok.files import atomic_write
 
 METRICS_NAME = "metrics.jsonl"
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vqtok.files import atomic_write
 from vqtok.tokenizer import Tokenizer
-from vqtok.tokens.commit import atomic_write
 
 PREVIEW_NAME = "preview.png"
 _COLUMNS = 8

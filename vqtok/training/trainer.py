@@ -18,9 +18,9 @@ from tqdm import tqdm
 from vqtok._version import __version__
 from vqtok.autoencoders import build_autoencoder
 from vqtok.errors import UsageError
+from vqtok.files import remove_temporaries
 from vqtok.nn import channels_last
 from vqtok.tokenizer import CONFIG_NAME, Tokenizer, to_unit_range
-from vqtok.tokens.commit import remove_temporaries
 from vqtok.training.checkpoint import CHECKPOINT_NAME, read_checkpoint, restore, save_checkpoint
 from vqtok.training.config import TrainConfig, learning_rate
 from vqtok.training.crops import PhotoCrops

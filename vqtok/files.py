@@ -14,25 +14,29 @@ _TEMPORARY = re.compile(r"\.tmp\.[0-9a-f]{32}$")
 
 
 def temporary_name(path: Path) -> Path:
-    """A fresh name beside ``path`` that :func:`remove_temporaries` recognises as a leftover."""
-    return path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex}")
+    """A fresh hidden name beside ``path`` that :func:`remove_temporaries` takes for a leftover."""
+    start = path.name.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
+    return path.with_name(f".{start}.tmp.{uuid.uuid4().hex}")
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the name ``path`` when the block ends without an error.
 
-    After a return the content and the name are on disk. After an exception ``path`` is as it was
-    before and the temporary file is gone; after a kill the temporary file may be left over.
+    After a return the content and the name are on disk, or, if not ``durable``, will be as soon as
+    the system sees fit. After an exception ``path`` is as it was before and the temporary file is
+    gone; after a kill the temporary file may be left over.
     """
     temporary = temporary_name(path)
     try:
         with naming(path), open(temporary, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()

@@ -1,0 +1,199 @@
+"""What tokenizers of every modality have in common: identity, saving, loading, moving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from vqtok.autoencoders import Autoencoder, build_autoencoder
+from vqtok.autoencoders.storage import (
+    CONFIG_NAME,
+    fingerprint,
+    load_model,
+    read_config,
+    save_model,
+)
+from vqtok.errors import DataError, UsageError
+from vqtok.nn import channels_last
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_CONFIG_TYPES: dict[str, type] = {
+    "name": str,
+    "modality": str,
+    "fingerprint": str,
+    "autoencoder": dict,
+    "training": dict,
+}
+_MODALITIES = {"image": ("vqtok.tokenizer.images", "ImageTokenizer")}
+
+
+class Tokenizer:
+    """Turns images or sounds into codes and back.
+
+    ``Tokenizer.from_pretrained(...)`` and ``Tokenizer(autoencoder, ...)`` give the subclass for the
+    modality of the autoencoder. Codes depend on the input alone: not on the batch it comes in, nor
+    on what else was coded. The network runs in float32.
+
+    Args:
+        autoencoder: the trained model.
+        name: for people; the fingerprint identifies.
+        training: how the weights came about (settings, seed, versions, machine), kept with them.
+        config: the autoencoder's config as it was saved, for the fingerprint: a later vqtok may
+            spell the same model differently. Default: the autoencoder's own.
+    """
+
+    modality: str
+
+    def __new__(cls, autoencoder: Autoencoder, **options: Any) -> Self:
+        if cls is Tokenizer:
+            kind = getattr(autoencoder.encoder, "modality", "image")
+            return cast("Self", super().__new__(_class_of(kind)))
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        *,
+        name: str,
+        training: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.autoencoder: Autoencoder = autoencoder.float().eval().requires_grad_(False)
+        channels_last(self.autoencoder)
+        self.name = name
+        self.training = dict(training or {})
+        self.config = dict(config or autoencoder.config)
+        # What decides the codes and what they mean.
+        parts = {key: self.config[key] for key in ("encoder", "quantizer", "decoder")}
+        self.fingerprint = fingerprint(parts, autoencoder)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name!r}, codebook_sizes={self.codebook_sizes}, "
+            f"fingerprint={self.fingerprint[:12]!r})"
+        )
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The size K of each of the Q codebooks."""
+        return self.autoencoder.quantizer.codebook_sizes
+
+    @property
+    def num_codebooks(self) -> int:
+        """Q."""
+        return len(self.codebook_sizes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.autoencoder.parameters()).device
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model; returns self."""
+        self.autoencoder.to(device)
+        return self
+
+    def encode(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """A batch to codes: int64 [B, ..., q]; see the subclass for the modality."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Codes [B, ..., q] of the first q codebooks back to a batch; see the subclass."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, made if needed.
+
+        Tensors that float16 holds without loss are stored in it.
+        """
+        description = {
+            "name": self.name,
+            "modality": self.modality,
+            "fingerprint": self.fingerprint,
+            "autoencoder": self.config,
+            "training": self.training,
+        }
+        save_model(Path(folder), self.autoencoder, description)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path) -> Self:
+        """Load a bundled tokenizer by its name, or any by its folder.
+
+        Raises:
+            UsageError: there is no such tokenizer, or (of a subclass) it is of another modality.
+            DataError: its files are damaged, or of a newer vqtok.
+        """
+        folder = find_pretrained(name_or_folder)
+        config = read_config(folder, _CONFIG_TYPES)
+        kind = config["modality"]
+        if kind not in _MODALITIES:
+            raise DataError(
+                f"tokenizer {folder} is for modality {kind!r}, "
+                f"this vqtok knows {' and '.join(_MODALITIES)}"
+            )
+        if not issubclass(_class_of(kind), cls):
+            raise UsageError(f"tokenizer {folder} is for modality {kind!r}, not {cls.modality!r}")
+        autoencoder = load_model(folder, lambda: build_autoencoder(config["autoencoder"]))
+        tokenizer = _class_of(kind)(
+            autoencoder,
+            name=config["name"],
+            training=config.get("training"),
+            config=config["autoencoder"],
+        )
+        if tokenizer.fingerprint != config["fingerprint"]:
+            raise DataError(
+                f"tokenizer {folder} is damaged: its weights have fingerprint "
+                f"{tokenizer.fingerprint[:12]}, its config says {config['fingerprint'][:12]}"
+            )
+        assert isinstance(tokenizer, cls)
+        return tokenizer
+
+
+def _class_of(modality: str) -> type[Tokenizer]:
+    module, name = _MODALITIES[modality]
+    found: type[Tokenizer] = getattr(import_module(module), name)
+    return found
+
+
+def bundled_names() -> list[str]:
+    """The names of the tokenizers that come with vqtok."""
+    root = resources.files("vqtok") / "pretrained"
+    if not root.is_dir():
+        return []
+    return sorted(entry.name for entry in root.iterdir() if (entry / CONFIG_NAME).is_file())
+
+
+def find_pretrained(name_or_folder: str | Path) -> Path:
+    """The folder of a tokenizer; UsageError if there is none."""
+    if str(name_or_folder) in bundled_names():
+        return Path(str(resources.files("vqtok") / "pretrained" / str(name_or_folder)))
+    folder = Path(name_or_folder)
+    if (folder / CONFIG_NAME).is_file():
+        return folder
+    raise UsageError(
+        f"no tokenizer {str(name_or_folder)!r}: neither a bundled one "
+        f"({', '.join(bundled_names()) or 'none'}) nor a folder with a {CONFIG_NAME}"
+    )
+
+
+@contextmanager
+def strict_float32(device: torch.device) -> Iterator[None]:
+    """Keep a caller's autocast and reduced-precision settings out of the network."""
+    precision = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
