@@ -10,9 +10,9 @@ NATIVE := $(shell find csrc -name tests -prune -o -type f -print)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: test lint types python-tests native-tests demo clean
+.PHONY: test lint types python-tests native-tests aarch64-tests demo clean
 
-test: lint types python-tests native-tests
+test: lint types python-tests native-tests aarch64-tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -29,6 +29,23 @@ native-tests: $(READY)
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/native-tests
 	$(BIN)/ctest --test-dir build/native-tests --output-on-failure
+
+# The same for aarch64 (NEON), cross-compiled and run by qemu. Debian has both:
+# apt-get install g++-aarch64-linux-gnu qemu-user
+AARCH64_CXX := aarch64-linux-gnu-g++
+QEMU := qemu-aarch64
+aarch64-tests: $(READY)
+	@if ! command -v $(AARCH64_CXX) > /dev/null || ! command -v $(QEMU) > /dev/null; then \
+		echo "aarch64-tests: SKIPPED, $(AARCH64_CXX) and $(QEMU) are not both here"; \
+	else \
+		$(BIN)/cmake -G Ninja -S csrc -B build/aarch64-tests -DVQTOK_TESTS=ON -DVQTOK_SANITIZERS= \
+			-DCMAKE_BUILD_TYPE=Release -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+			-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+			-DCMAKE_CXX_COMPILER=$(AARCH64_CXX) \
+			"-DCMAKE_CROSSCOMPILING_EMULATOR=$(QEMU);-L;/usr/aarch64-linux-gnu" && \
+		$(BIN)/cmake --build build/aarch64-tests && \
+		$(BIN)/ctest --test-dir build/aarch64-tests --output-on-failure; \
+	fi
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
