@@ -88,7 +88,9 @@ class Autoencoder(nn.Module):
             "loss_weights": self.loss_weights,
         }
 
-    def forward(self, inputs: Tensor) -> Reconstruction:
+    def forward(
+        self, inputs: Tensor, mask: Tensor | None = None, *, step: int | None = None
+    ) -> Reconstruction:
         """Reconstruct a batch and measure it."""
         latents: Tensor = self.encoder(inputs)
         quantized = self.quantizer(latents)
@@ -102,7 +104,7 @@ class Autoencoder(nn.Module):
             quantized.metrics,
         )
 
-    def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def total_loss(self, losses: Mapping[str, Tensor], step: int | None = None) -> Tensor:
         """The weighted sum of the terms."""
         return torch.stack(
             [self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]

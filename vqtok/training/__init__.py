@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from vqtok.training.adversary import Adversary
 from vqtok.training.config import TrainConfig
 from vqtok.training.crops import PhotoCrops
+from vqtok.training.data import TrainingData, prefetch
 from vqtok.training.guard import NotFiniteError
+from vqtok.training.photos import PhotoTask
+from vqtok.training.task import Inputs, Outcome, Task
 from vqtok.training.trainer import Trainer
 
-__all__ = ["NotFiniteError", "PhotoCrops", "TrainConfig", "Trainer"]
+__all__ = [
+    "Adversary",
+    "Inputs",
+    "NotFiniteError",
+    "Outcome",
+    "PhotoCrops",
+    "PhotoTask",
+    "Task",
+    "TrainConfig",
+    "Trainer",
+    "TrainingData",
+    "prefetch",
+]

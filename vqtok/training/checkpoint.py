@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtok.errors import DataError
 from vqtok.files import atomic_write
+from vqtok.training.players import Player, under
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
@@ -23,9 +24,8 @@ def save_checkpoint(
     *,
     step: int,
     run: dict[str, Any],
-    model: nn.Module,
+    players: Mapping[str, Player],
     average: dict[str, Tensor],
-    optimizer: torch.optim.AdamW,
 ) -> None:
     """Write the state after ``step`` steps.
 
@@ -33,15 +33,12 @@ def save_checkpoint(
         folder: of the run.
         step: steps done.
         run: the JSON-able description that a resuming run must match.
-        model: its parameters and buffers are stored.
-        average: the running mean of the parameters, by name.
-        optimizer: over ``model.parameters()`` in order.
+        players: who learns, by the prefix of their tensors' names ("" for the model).
+        average: the running mean of the model's parameters, by name.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
+    tensors = {f"average.{name}": tensor for name, tensor in average.items()}
+    for prefix, player in players.items():
+        tensors |= {f"{prefix}{name}": value for name, value in player.tensors().items()}
     tensors = {name: value.cpu().contiguous() for name, value in sorted(tensors.items())}
     metadata = {
         "step": str(step),
@@ -76,24 +73,18 @@ def read_checkpoint(folder: Path) -> tuple[int, dict[str, Any], dict[str, Tensor
 def restore(
     path: Path,
     tensors: dict[str, Tensor],
-    model: nn.Module,
+    players: Mapping[str, Player],
     average: dict[str, Tensor],
-    optimizer: torch.optim.AdamW,
 ) -> None:
-    """Put a checkpoint's tensors back in place; DataError if they are not this model's."""
+    """Put a checkpoint's tensors back in place; DataError if they are not these players'."""
     try:
-        model.load_state_dict(_under("model.", tensors))
-        saved = _under("average.", tensors)
+        for prefix, player in players.items():
+            player.restore(under(prefix, tensors))
+        saved = under("average.", tensors)
         for name, tensor in average.items():
             tensor.copy_(saved[name])
     except (RuntimeError, KeyError) as error:
         raise DataError(f"{path} does not fit the model: {error}") from error
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key.removeprefix("optimizer.").split(".", 1)[0]: _like(parameter, tensor)
-            for key, tensor in tensors.items()
-            if key.startswith("optimizer.") and key.split(".", 2)[2] == name
-        }
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -102,18 +93,3 @@ def _digest(tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """In the parameter's memory layout: the fused optimizer walks both in storage order."""
-    if tensor.shape != parameter.shape:
-        return tensor
-    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        key.removeprefix(prefix): tensor
-        for key, tensor in tensors.items()
-        if key.startswith(prefix)
-    }

@@ -9,7 +9,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,7 @@ from tqdm import tqdm
 from vqtok.errors import DataError, UsageError
 from vqtok.media.images import read_image
 from vqtok.media.sources import Source
-
-_PREFETCHED_BATCHES = 4
+from vqtok.training.data import prefetch
 
 
 class PhotoCrops:
@@ -67,6 +65,9 @@ class PhotoCrops:
                 f"and high; training crops need that"
             )
 
+    def __len__(self) -> int:
+        return len(self.sources)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the photos' names and sizes, and of how they are cropped."""
@@ -80,18 +81,9 @@ class PhotoCrops:
         crops = np.stack([self._crop(generator) for _ in range(self.batch_size)])
         return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
-    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """The batches of steps start..stop-1, prepared ahead by a background thread."""
-        with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
-            pending: list[Future[Tensor]] = []
-            try:
-                for step in range(start, stop):
-                    while len(pending) < min(_PREFETCHED_BATCHES, stop - step):
-                        pending.append(pool.submit(self.batch, step + len(pending)))
-                    yield pending.pop(0).result()
-            finally:
-                for future in pending:
-                    future.cancel()
+    def batches(self, start: int, stop: int, stride: int = 1) -> Iterator[Tensor]:
+        """The batches of range(start, stop, stride), prepared ahead by a background thread."""
+        return prefetch(self.batch, range(start, stop, stride))
 
     def _crop(self, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
         photo = self._photo(int(generator.integers(len(self.sources))))

@@ -14,7 +14,7 @@ class NotFiniteError(VqtokError):
     """Training met a NaN or an infinity; the message names the step and the first bad layer."""
 
 
-def first_bad_layer(model: nn.Module, inputs: Tensor) -> str:
+def first_bad_layer(model: nn.Module, *inputs: Tensor | None) -> str:
     """Run the model once more and name the first module whose output is not finite."""
     bad: list[str] = []
     handles = []
@@ -37,7 +37,7 @@ def first_bad_layer(model: nn.Module, inputs: Tensor) -> str:
         model.eval()
         # The quantizer refuses latents that are not finite; by then the layer is known.
         with torch.no_grad(), contextlib.suppress(ValueError):
-            model(inputs)
+            model(*inputs)
     finally:
         model.train(was_training)
         for handle in handles:

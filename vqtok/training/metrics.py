@@ -46,10 +46,9 @@ def as_json(value: Tensor | float) -> Any:
     return numbers if value.ndim else numbers[0]
 
 
-def summary(line: Mapping[str, Any]) -> str:
-    """What the progress bar shows of a line."""
-    perplexity = " ".join(f"{value:.0f}" for value in line.get("perplexity", []))
-    return (
-        f"loss {line['loss']:.4g}, {line['samples_per_second']:.0f} crops/s, "
-        f"perplexity {perplexity}"
-    )
+def summary(line: Mapping[str, Any], unit: str) -> str:
+    """What the progress bar shows of a line; ``unit`` is what the samples are, in the plural."""
+    text = f"loss {line['loss']:.4g}, {line['samples_per_second']:.0f} {unit}/s"
+    if "perplexity" in line:
+        text += ", perplexity " + " ".join(f"{value:.0f}" for value in line["perplexity"])
+    return text
