@@ -1,0 +1,236 @@
+"""What every sequence stack promises, for both kinds of sequences."""
+
+import pytest
+import torch
+
+from vqtok.nn.generation import greedy, sampled
+from vqtok.nn.masks import mask_of, zero_padding
+from vqtok.nn.parallel import ParallelDecoder
+from vqtok.nn.rnn import RNNDecoder, RNNEncoder
+from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
+
+ENCODERS = {
+    "gru": (RNNEncoder, {"width": 16, "depth": 2}),
+    "lstm": (RNNEncoder, {"width": 16, "cell": "lstm"}),
+    "transformer": (TransformerEncoder, {"width": 16, "depth": 2, "heads": 2, "max_length": 12}),
+}
+DECODERS = {
+    "gru": (RNNDecoder, {"width": 16, "depth": 2, "max_length": 12}),
+    "lstm": (RNNDecoder, {"width": 16, "cell": "lstm", "max_length": 12}),
+    "transformer": (TransformerDecoder, {"width": 16, "depth": 2, "heads": 2, "max_length": 12}),
+    "parallel": (ParallelDecoder, {"width": 16, "depth": 3, "heads": 2, "max_length": 12}),
+}
+KINDS = {"values": {"channels": 3}, "symbols": {"symbols": 7}}
+LENGTHS = torch.tensor([9, 1, 5, 2])
+MASK = mask_of(LENGTHS)
+
+encoders = pytest.mark.parametrize("name", ENCODERS)
+decoders = pytest.mark.parametrize("name", DECODERS)
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def encoder(name, kind):
+    torch.manual_seed(0)
+    build, sizes = ENCODERS[name]
+    return build(5, 4, **KINDS[kind], **sizes).eval()
+
+
+def decoder(name, kind):
+    torch.manual_seed(1)
+    build, sizes = DECODERS[name]
+    return build(5, 4, **KINDS[kind], **sizes).eval()
+
+
+def sequences(kind, batch=4, length=9, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "symbols":
+        return torch.randint(0, 6, (batch, length), generator=generator)
+    return torch.randn(batch, length, 3, generator=generator)
+
+
+def spoilt(kind, x, mask):
+    """The same with rubbish in its padding."""
+    rubbish = torch.full_like(x, -5 if kind == "symbols" else float("nan"))
+    return torch.where(mask.reshape(mask.shape + (1,) * (x.ndim - 2)), x, rubbish)
+
+
+@kinds
+@encoders
+def test_latents_are_a_fixed_number_of_vectors(name, kind):
+    stack = encoder(name, kind)
+    for length in (1, 9, 30):
+        assert stack(sequences(kind, length=length)).shape == (4, 4, 5)
+
+
+@kinds
+@encoders
+def test_padding_changes_nothing(name, kind):
+    stack, x = encoder(name, kind), sequences(kind)
+    latents = stack(x, MASK)
+    assert torch.equal(stack(spoilt(kind, x, MASK), MASK), latents)
+    shuffled = x.clone()
+    shuffled[1, 1:] = x[1, 1:].flip(0)
+    assert not torch.equal(shuffled, x)
+    assert torch.equal(stack(shuffled, MASK), latents)
+    for index, length in enumerate(LENGTHS.tolist()):
+        alone = stack(x[index : index + 1, :length])
+        torch.testing.assert_close(alone[0], latents[index], atol=1e-5, rtol=1e-4)
+
+
+@kinds
+@encoders
+def test_padding_gets_no_gradient_and_breaks_none(name, kind):
+    stack, x = encoder(name, kind), spoilt(kind, sequences(kind), MASK)
+    if kind == "values":
+        x.requires_grad_()
+    stack(x, MASK).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in stack.parameters())
+    if kind == "values":
+        assert (x.grad[~MASK] == 0).all()
+        assert (x.grad[MASK].abs().sum(-1) > 0).all()
+
+
+@kinds
+@encoders
+def test_order_counts(name, kind):
+    stack, x = encoder(name, kind), sequences(kind)
+    assert not torch.allclose(stack(x), stack(x.flip(1)), atol=1e-3)
+
+
+@kinds
+@decoders
+def test_an_output_knows_nothing_of_its_target(name, kind):
+    """Neither of what it is to say, nor of what follows, nor of other sequences."""
+    stack, target = decoder(name, kind), sequences(kind)
+    latents = torch.randn(4, 4, 5)
+    output = stack(latents, target)
+    assert output.shape == (4, 9, 7 if kind == "symbols" else 3)
+    other = sequences(kind, seed=3)
+    for place in (0, 4, 8):
+        changed = target.clone()
+        changed[:, place:] = other[:, place:]
+        assert torch.equal(stack(latents, changed)[:, : place + 1], output[:, : place + 1])
+    changed = target.clone()
+    changed[0] = other[0]
+    assert torch.equal(stack(latents, changed)[1:], output[1:])
+    if stack.reads_target:
+        assert not torch.allclose(stack(latents, changed)[0, 1:], output[0, 1:], atol=1e-4)
+    else:
+        assert torch.equal(stack(latents, changed), output)
+
+
+@kinds
+@decoders
+def test_generation_says_what_it_would_have_been_taught(name, kind):
+    """Fed its own words as the target, a decoder has the outputs that made it say them."""
+    stack, latents = decoder(name, kind), torch.randn(4, 4, 5) * 3
+    made = stack.generate(latents, LENGTHS)
+    assert torch.equal(made.mask, MASK)
+    assert torch.equal(made.lengths, LENGTHS)
+    assert (made.sequences[~MASK] == 0).all()
+    whole = stack.generate(latents, torch.full((4,), 9)).sequences
+    assert torch.allclose(zero_padding(whole, MASK), made.sequences, atol=1e-5)
+    again = greedy(stack.symbols)(stack(latents, whole))
+    torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-4)
+
+
+@decoders
+def test_symbols_stop_at_their_end(name):
+    stack = decoder(name, "symbols")
+    latents = torch.randn(64, 4, 5, generator=torch.Generator().manual_seed(0)) * 3
+    torch.manual_seed(0)
+    made = stack.generate(latents, choose=sampled(7))
+    assert made.sequences.shape == made.mask.shape
+    for words, length in zip(made.sequences.tolist(), made.lengths.tolist(), strict=True):
+        if 6 in words:
+            assert length == words.index(6) + 1
+            assert not any(words[length:])
+        else:
+            assert length == 12
+    assert len(set(made.lengths.tolist())) > 3  # both cases were there
+    assert made.mask.shape[1] == made.lengths.max()
+
+
+@decoders
+def test_values_stop_at_the_longest(name):
+    made = decoder(name, "values").generate(torch.randn(2, 4, 5))
+    assert made.sequences.shape == (2, 12, 3)
+    assert made.mask.all()
+
+
+@decoders
+def test_every_latent_counts(name):
+    stack = decoder(name, "values")
+    latents = torch.randn(2, 4, 5, requires_grad=True)
+    stack(latents, sequences("values", batch=2))[:, -1].square().sum().backward()
+    assert (latents.grad.abs().sum(-1) > 0).all()
+    with pytest.raises(ValueError, match=r"latents must be \[B, 4, 5\], not \[2, 3, 5\]"):
+        stack(torch.zeros(2, 3, 5), sequences("values", batch=2))
+
+
+@kinds
+@pytest.mark.parametrize("table", [ENCODERS, DECODERS], ids=["encoder", "decoder"])
+def test_config_rebuilds_the_stack(table, kind):
+    for name in table:
+        stack = (encoder if table is ENCODERS else decoder)(name, kind)
+        arguments = {key: value for key, value in stack.config.items() if key != "type"}
+        copy = type(stack)(**arguments)
+        copy.load_state_dict(stack.state_dict())
+        assert copy.config == stack.config
+
+
+@encoders
+@pytest.mark.parametrize("kind", ["values"])
+def test_bfloat16_autocast(name, kind):
+    stack, x = encoder(name, kind), sequences(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = stack(x, MASK)
+        output = decoder(name, kind)(latents, x)
+    assert latents.isfinite().all()
+    assert output.isfinite().all()
+    torch.testing.assert_close(latents.float(), stack(x, MASK), atol=0.1, rtol=0.1)
+
+
+def test_sampling_follows_the_logits():
+    torch.manual_seed(0)
+    odds = torch.tensor([0.5, 0.3, 0.2])
+    drawn = sampled(3, temperature=0.5)(odds.log().expand(20_000, 3))
+    expected = odds**2 / (odds**2).sum()
+    torch.testing.assert_close(torch.bincount(drawn) / 20_000, expected, atol=0.02, rtol=0)
+    noisy = sampled(None, sigma=0.5)(torch.zeros(20_000))
+    assert abs(float(noisy.std()) - 0.5) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(4, 8, dtype=torch.bool), r"mask must be bool \[4, 9\]"),
+        (torch.ones(4, 9), r"mask must be bool \[4, 9\], not torch.float32"),
+        (torch.zeros(4, 9, dtype=torch.bool), "length, at least 1"),
+        (MASK.flip(1), "True up to each sequence's length"),
+    ],
+)
+def test_wrong_masks(mask, message):
+    with pytest.raises(ValueError, match=message):
+        encoder("gru", "values")(sequences("values"), mask)
+
+
+def test_wrong_inputs():
+    with pytest.raises(ValueError, match=r"symbols must be in 0..6, got 0..7"):
+        encoder("gru", "symbols")(torch.tensor([[0, 7]]))
+    with pytest.raises(ValueError, match=r"integers \[B, T\], not torch.float32"):
+        encoder("gru", "symbols")(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match=r"float \[B, T, 3\], not"):
+        encoder("transformer", "values")(torch.zeros(1, 4, 2))
+    with pytest.raises(ValueError, match=r"T >= 1, not \[4, 0, 3\]"):
+        encoder("transformer", "values")(torch.zeros(4, 0, 3))
+    with pytest.raises(ValueError, match="give channels"):
+        RNNEncoder(4, 2)
+    with pytest.raises(ValueError, match="give channels"):
+        TransformerDecoder(4, 2, channels=1, symbols=5)
+    with pytest.raises(ValueError, match="unknown cell 'rnn'"):
+        RNNEncoder(4, 2, channels=1, cell="rnn")
+    with pytest.raises(ValueError, match="num_latents must be at least 1, not 0"):
+        ParallelDecoder(4, 0, channels=1)
+    with pytest.raises(ValueError, match="width must be a multiple of 8"):
+        RNNDecoder(4, 2, channels=1, width=12)

@@ -1,0 +1,170 @@
+"""Transformer encoder with latent tokens, and autoregressive Transformer decoder."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqtok.nn.attention import CausalBlock, SelfBlock
+from vqtok.nn.generation import Choose, Generated, generate_stepwise
+from vqtok.nn.masks import check_mask
+from vqtok.nn.sequence import (
+    LatentReader,
+    SequenceDecoder,
+    SequenceEmbedding,
+    SequenceEncoder,
+    check_sizes,
+    output_size,
+    position_codes,
+    stack_config,
+)
+
+
+class TransformerEncoder(SequenceEncoder):
+    """A sequence and L learned latent tokens look at each other; the latent tokens are kept.
+
+    So L x D numbers are all that a decoder gets, however long the sequence was (as TiTok does for
+    images: Yu et al., 2024, arXiv:2406.07550).
+
+    Args:
+        dim: D, the dimension of a latent.
+        num_latents: L.
+        channels: C of real values; or
+        symbols: V, of which the last ends a sequence.
+        width: of the layers.
+        depth: blocks.
+        heads: attention heads; ``width`` is a multiple of them.
+        max_length: of the sequences to expect; longer ones can be coded, but less well.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_latents: int,
+        *,
+        channels: int | None = None,
+        symbols: int | None = None,
+        width: int = 128,
+        depth: int = 3,
+        heads: int = 4,
+        max_length: int = 256,
+    ) -> None:
+        super().__init__()
+        sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
+        sizes["max_length"] = max_length
+        check_sizes(sizes)
+        self.config = stack_config(
+            "transformer", **sizes, heads=heads, channels=channels, symbols=symbols
+        )
+        self.dim, self.num_latents = dim, num_latents
+        self.channels, self.symbols = channels, symbols
+        self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
+        # At first, the latent tokens are like places spread over the longest sequences.
+        places = torch.linspace(0, max_length - 1, num_latents).round().long()
+        self.latent_tokens = nn.Parameter(
+            position_codes(max_length, width)[places] + 0.5 * torch.randn(num_latents, width)
+        )
+        self.blocks = nn.ModuleList(SelfBlock(width, heads) for _ in range(depth))
+        self.to_latents = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+
+    def forward(self, sequences: Tensor, mask: Tensor | None = None) -> Tensor:
+        """float [B, T, C] or int64 [B, T], mask bool [B, T] -> latents [B, L, D]."""
+        check_mask(sequences, mask)
+        embedded = self.embedding(sequences, mask)
+        embedded = embedded + position_codes(embedded.shape[1], embedded.shape[2]).to(embedded)
+        tokens = self.latent_tokens.to(embedded.dtype).expand(len(embedded), -1, -1)
+        x = torch.cat([tokens, embedded], dim=1)
+        if mask is not None:
+            mask = F.pad(mask, (self.num_latents, 0), value=True)
+        for block in self.blocks:
+            x = block(x, mask)
+        latents: Tensor = self.to_latents(x[:, : self.num_latents])
+        return latents
+
+
+class TransformerDecoder(SequenceDecoder):
+    """Says one value after the other, looking at the values before it and at the latents.
+
+    Args:
+        dim: D, the dimension of a latent.
+        num_latents: L.
+        channels: C of real values; or
+        symbols: V, of which the last ends a sequence.
+        width: of the layers.
+        depth: blocks.
+        heads: attention heads; ``width`` is a multiple of them.
+        max_length: where generation stops at the latest.
+    """
+
+    reads_target = True
+
+    def __init__(
+        self,
+        dim: int,
+        num_latents: int,
+        *,
+        channels: int | None = None,
+        symbols: int | None = None,
+        width: int = 128,
+        depth: int = 3,
+        heads: int = 4,
+        max_length: int = 256,
+    ) -> None:
+        super().__init__()
+        size = output_size(channels, symbols)
+        sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
+        check_sizes({**sizes, "max_length": max_length})
+        self.config = stack_config(
+            "transformer",
+            **sizes,
+            heads=heads,
+            max_length=max_length,
+            channels=channels,
+            symbols=symbols,
+        )
+        self.dim, self.num_latents, self.max_length = dim, num_latents, max_length
+        self.channels, self.symbols = channels, symbols
+        self.latent_reader = LatentReader(dim, num_latents, width)
+        self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
+        self.start = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.blocks = nn.ModuleList(CausalBlock(width, heads) for _ in range(depth))
+        self.to_output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
+
+    def forward(self, latents: Tensor, target: Tensor) -> Tensor:
+        """[B, L, D] and what to say -> [B, T, C] or logits [B, T, V]."""
+        source = self.latent_reader(latents)
+        before = self.embedding(target[:, :-1])
+        start = self.start.to(before.dtype).expand(len(latents), 1, -1)
+        x = torch.cat([start, before], dim=1)
+        x = x + position_codes(x.shape[1], x.shape[2]).to(x)
+        for block in self.blocks:
+            x = block(x, source)
+        output: Tensor = self.to_output(x)
+        return output
+
+    def begin(self, latents: Tensor) -> Any:
+        """The state before the first position."""
+        return 0, self.latent_reader(latents), [None] * len(self.blocks)
+
+    def step(self, previous: Tensor | None, state: Any) -> tuple[Tensor, Any]:
+        """The output [B, C] or [B, V] after the value before it."""
+        place, source, pasts = state
+        if previous is None:
+            x = self.start.expand(len(source), 1, -1)
+        else:
+            x = self.embedding(previous[:, None])
+        x = x + position_codes(1, x.shape[2], first=place).to(x)
+        news = []
+        for block, past in zip(self.blocks, pasts, strict=True):
+            x, new = cast(CausalBlock, block).step(x, past, source)
+            news.append(new)
+        return self.to_output(x)[:, 0], (place + 1, source, news)
+
+    def generate(
+        self, latents: Tensor, lengths: Tensor | None = None, choose: Choose | None = None
+    ) -> Generated:
+        """Sequences from latents alone, see :class:`SequenceDecoder`."""
+        return generate_stepwise(self, latents, lengths, choose)
