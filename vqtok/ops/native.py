@@ -17,7 +17,9 @@ from types import ModuleType
 
 from vqtok.errors import UsageError
 
+METHODS = ("auto", "float32")  # of the lookup; the codes never depend on it
 _forced_isa: str | None = None
+_forced_method = "auto"
 
 
 @cache
@@ -72,6 +74,24 @@ def force_isa(name: str) -> Iterator[None]:
         yield
     finally:
         _forced_isa = previous
+
+
+def method() -> int:
+    """The lookup's method in use, as its place in METHODS."""
+    return METHODS.index(_forced_method)
+
+
+@contextmanager
+def force_method(name: str) -> Iterator[None]:
+    """Runs the body with one method of the lookup, for tests and benchmarks."""
+    global _forced_method
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    previous, _forced_method = _forced_method, name
+    try:
+        yield
+    finally:
+        _forced_method = previous
 
 
 def num_threads() -> int:
