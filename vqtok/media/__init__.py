@@ -5,29 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqtok.media.audio import AudioReader, DecodedAudio, read_audio
+    from vqtok.media.audio_writer import AUDIO_FORMATS, AudioWriter, write_audio
     from vqtok.media.images import DecodedImage, read_image, write_image
     from vqtok.media.names import safe_name
+    from vqtok.media.resampling import Resampler, resample
     from vqtok.media.sources import Listing, Source, list_sources, scan_sources
 
 _HOME = {
+    "AUDIO_FORMATS": "audio_writer",
+    "AudioReader": "audio",
+    "AudioWriter": "audio_writer",
+    "DecodedAudio": "audio",
     "DecodedImage": "images",
-    "read_image": "images",
-    "write_image": "images",
-    "safe_name": "names",
     "Listing": "sources",
+    "Resampler": "resampling",
     "Source": "sources",
     "list_sources": "sources",
+    "read_audio": "audio",
+    "read_image": "images",
+    "resample": "resampling",
+    "safe_name": "names",
     "scan_sources": "sources",
+    "write_audio": "audio_writer",
+    "write_image": "images",
 }
 
 __all__ = [
+    "AUDIO_FORMATS",
+    "AudioReader",
+    "AudioWriter",
+    "DecodedAudio",
     "DecodedImage",
     "Listing",
+    "Resampler",
     "Source",
     "list_sources",
+    "read_audio",
     "read_image",
+    "resample",
     "safe_name",
     "scan_sources",
+    "write_audio",
     "write_image",
 ]
 

@@ -6,7 +6,6 @@ notes of the result; a file that cannot be decoded whole is refused.
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 from vqtok.errors import DataError, UsageError, VqtokError
 from vqtok.files import atomic_write
 from vqtok.media.quiet import quiet_pillow
-from vqtok.media.sources import Source
+from vqtok.media.sources import Openable, Source, name_of, opened
 from vqtok.media.srgb import to_srgb, upright
 
 if TYPE_CHECKING:
@@ -66,9 +65,7 @@ class DecodedImage:
     notes: tuple[str, ...] = ()
 
 
-def read_image(
-    source: str | os.PathLike[str] | bytes | Source, *, max_pixels: int = MAX_PIXELS
-) -> DecodedImage:
+def read_image(source: Openable, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode one image to 8-bit sRGB.
 
     Grey, palette and 1-bit images become RGB. 16-bit grey is scaled by 255/65535 and rounded;
@@ -86,8 +83,8 @@ def read_image(
         DataError: the file is missing, unreadable, empty, not an image, truncated, damaged, of a
             kind that has no 8-bit meaning (float, 32-bit integer), or too large.
     """
-    name = _name(source)
-    with _refusing(name), quiet_pillow(), _opened(source) as stream:
+    name = name_of(source)
+    with _refusing(name), quiet_pillow(), opened(source) as stream:
         image = _identify(stream)
         width, height = image.size
         if width * height > max_pixels:
@@ -173,18 +170,6 @@ def _save_options(extension: str, quality: int | None) -> tuple[str, dict[str, A
             return "WEBP", {"lossless": True, "exact": True}
         return "WEBP", {"quality": quality}
     raise UsageError(f"unknown image format {extension!r}: choose png, jpg or webp")
-
-
-def _name(source: str | os.PathLike[str] | bytes | Source) -> str:
-    if isinstance(source, Source):
-        return source.uri
-    return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
-
-
-def _opened(source: str | os.PathLike[str] | bytes | Source) -> BinaryIO:
-    if isinstance(source, Source):
-        return source.open()
-    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
 @contextmanager

@@ -66,14 +66,13 @@ class Source:
         """
         if not stat.S_ISREG(os.stat(self.path).st_mode):
             raise DataError(f"{self.uri}: not a regular file")
+        stream = open(self.path, "rb")  # noqa: SIM115
         if self.offset is None or self.length is None:
-            return open(self.path, "rb")
-        with open(self.path, "rb") as archive:
-            archive.seek(self.offset)
-            content = archive.read(self.length)
-        if len(content) != self.length:
+            return stream
+        if os.fstat(stream.fileno()).st_size < self.offset + self.length:
+            stream.close()
             raise DataError(f"{self.uri}: the archive {self.path} has become shorter")
-        return io.BytesIO(content)
+        return io.BufferedReader(_Member(stream, self.offset, self.length), 1 << 16)
 
     def fingerprint(self) -> str:
         """SHA-256 over the size and both ends of the input; "" when it cannot be read.
@@ -116,6 +115,60 @@ class Source:
         except TypeError as error:
             raise DataError(f"not a source: {fields!r:.200}: {error}") from error
         return source
+
+
+class _Member(io.RawIOBase):
+    """Part of an open file as a file of its own; closing it closes that."""
+
+    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
+        self._file = file
+        self._offset = offset
+        self._length = length
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        if origin + offset < 0:
+            raise ValueError(f"cannot seek to {origin + offset}")
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer).cast("B")
+        count = max(0, min(len(room), self._length - self._position))
+        self._file.seek(self._offset + self._position)
+        content = self._file.read(count)
+        room[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+Openable = str | os.PathLike[str] | bytes | Source
+"""What a file's content can be given as: a path, the bytes themselves, or a source."""
+
+
+def name_of(source: Openable) -> str:
+    """What messages call an input."""
+    if isinstance(source, Source):
+        return source.uri
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+
+
+def opened(source: Openable) -> BinaryIO:
+    """An input opened for reading in binary; fails as :meth:`Source.open` does."""
+    if isinstance(source, Source):
+        return source.open()
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
 @dataclass(frozen=True)
