@@ -1,14 +1,19 @@
 // The table of contents of the native module. Arrays arrive as addresses and sizes: Python has
 // checked shapes, dtypes and contiguity (vqtok/ops), and keeps the memory alive during the call.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cpu/bits.h"
+#include "cpu/cosine.h"
 #include "cpu/ema.h"
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
+#include "cpu/residual.h"
 #include "cuda/nearest.h"
 
 namespace py = pybind11;
@@ -42,6 +47,48 @@ py::tuple nearest_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride, 
                       *choose_isa(isa.c_str()).nearest);
   }
   return py::make_tuple(bad_row, bad_code);
+}
+
+py::tuple nearest_cosine_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride,
+                             uintptr_t codebook, int codebook_dtype, int64_t size,
+                             int64_t codebook_stride, int64_t dim, uintptr_t codes, int threads,
+                             const std::string& isa) {
+  const Matrix rows_matrix{at<void>(x), static_cast<DType>(x_dtype), rows, dim, x_stride};
+  const Matrix code_matrix{at<void>(codebook), static_cast<DType>(codebook_dtype), size, dim,
+                           codebook_stride};
+  int64_t bad_row = -1, bad_code = -1;
+  {
+    py::gil_scoped_release release;
+    const UnitCodebook units(code_matrix, threads);
+    bad_code = units.first_bad_code;
+    bad_row = nearest_cosine(units, rows_matrix, at<int64_t>(codes), threads,
+                             *choose_isa(isa.c_str()).nearest);
+  }
+  return py::make_tuple(bad_row, bad_code);
+}
+
+py::tuple residual_cpu(uintptr_t x, int64_t rows, int64_t stride, int64_t dim,
+                       const std::vector<uintptr_t>& codebooks, const std::vector<int64_t>& sizes,
+                       uintptr_t codes, uintptr_t quantized, int threads, const std::string& isa) {
+  const Matrix matrix{at<void>(x), DType::f32, rows, dim, stride};
+  int64_t bad_row = -1, bad_codebook = -1, bad_code = -1;
+  {
+    py::gil_scoped_release release;
+    std::vector<std::unique_ptr<PackedCodebook>> packed;
+    std::vector<Codebook> levels;
+    for (size_t q = 0; q < codebooks.size(); ++q) {
+      const Matrix codebook{at<void>(codebooks[q]), DType::f32, sizes[q], dim, dim};
+      packed.push_back(std::make_unique<PackedCodebook>(codebook, threads));
+      levels.push_back({packed.back().get(), at<float>(codebooks[q])});
+      if (bad_code < 0 && packed.back()->first_bad_code >= 0) {
+        bad_codebook = static_cast<int64_t>(q);
+        bad_code = packed.back()->first_bad_code;
+      }
+    }
+    bad_row = residual(levels, matrix, at<int64_t>(codes), at<float>(quantized), threads,
+                       *choose_isa(isa.c_str()).nearest);
+  }
+  return py::make_tuple(bad_row, bad_codebook, bad_code);
 }
 
 int64_t pack_bits_cpu(uintptr_t codes, int bytes, bool is_signed, int64_t count, int bits,
@@ -94,6 +141,15 @@ PYBIND11_MODULE(_native, m) {
         py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"), py::arg("size"),
         py::arg("codebook_stride"), py::arg("dim"), py::arg("codes"), py::arg("threads"),
         py::arg("isa"), "Returns (first row with NaN or Inf or -1, first such code or -1).");
+  m.def("nearest_cosine_cpu", &nearest_cosine_cpu, py::arg("x"), py::arg("x_dtype"),
+        py::arg("rows"), py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"),
+        py::arg("size"), py::arg("codebook_stride"), py::arg("dim"), py::arg("codes"),
+        py::arg("threads"), py::arg("isa"), "As nearest_cpu, by angle.");
+  m.def("residual_cpu", &residual_cpu, py::arg("x"), py::arg("rows"), py::arg("stride"),
+        py::arg("dim"), py::arg("codebooks"), py::arg("sizes"), py::arg("codes"),
+        py::arg("quantized"), py::arg("threads"), py::arg("isa"),
+        "Everything in float32. Returns (first row with NaN or Inf or -1, first codebook that holds "
+        "such a code or -1, that code or -1).");
   m.def("pack_bits_cpu", &pack_bits_cpu, py::arg("codes"), py::arg("bytes"), py::arg("is_signed"),
         py::arg("count"), py::arg("bits"), py::arg("packed"), py::arg("threads"),
         "Returns the position of the first code that does not fit, or -1.");

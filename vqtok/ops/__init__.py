@@ -2,6 +2,8 @@
 
 ======================  ============================================================
 nearest                 exact nearest-code lookup, the heart of every VQ layer
+nearest_cosine          the same by angle
+quantize                codes and quantized rows in one pass, of one codebook or of residuals
 ema_update              per-code counts and sums, for EMA codebooks and k-means
 pack_bits, unpack_bits  fixed-width bit packing (:mod:`vqtok.ops.bits` for numpy)
 native_available        whether the compiled module is in use
@@ -17,12 +19,25 @@ from typing import TYPE_CHECKING, Any
 from vqtok.ops.native import native_available
 
 if TYPE_CHECKING:
-    from vqtok.ops.library import ema_update, nearest, pack_bits, unpack_bits
+    from vqtok.ops.library import ema_update, nearest, nearest_cosine, pack_bits, unpack_bits
+    from vqtok.ops.residual import quantize
 
-__all__ = ["ema_update", "native_available", "nearest", "pack_bits", "unpack_bits"]
+__all__ = [
+    "ema_update",
+    "native_available",
+    "nearest",
+    "nearest_cosine",
+    "pack_bits",
+    "quantize",
+    "unpack_bits",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "quantize":
+        from vqtok.ops import residual
+
+        return residual.quantize
     if name in __all__:
         from vqtok.ops import library
 

@@ -16,6 +16,9 @@ _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16:
 
 torch.library.define("vqtok::nearest", "(Tensor x, Tensor codebook, bool check=True) -> Tensor")
 torch.library.define(
+    "vqtok::nearest_cosine", "(Tensor x, Tensor codebook, bool check=True) -> Tensor"
+)
+torch.library.define(
     "vqtok::ema_update", "(Tensor x, Tensor codes, SymInt codebook_size) -> (Tensor, Tensor)"
 )
 torch.library.define("vqtok::pack_bits", "(Tensor codes, int bits) -> Tensor")
@@ -45,6 +48,20 @@ def nearest(x: Tensor, codebook: Tensor, *, check: bool = True) -> Tensor:
     return cast(Tensor, torch.ops.vqtok.nearest(x, codebook, check))
 
 
+def nearest_cosine(x: Tensor, codebook: Tensor, *, check: bool = True) -> Tensor:
+    """The code of each row that has the largest cosine with it: :func:`nearest` of unit vectors.
+
+    The unit vector of v is ``v / |v|`` in float64, of the exact values of v: scaled by a power of
+    two until its largest element lies in [0.5, 1), so that no size of v matters; ``|v|^2`` is
+    added up by ascending d, every operation rounded. Normalise nothing before; lengths of rows and
+    of codes are free. A row of zeros has no direction and gets code 0; a code of zeros is never
+    chosen while another is not zero.
+
+    Arguments, result and errors are those of :func:`nearest`.
+    """
+    return cast(Tensor, torch.ops.vqtok.nearest_cosine(x, codebook, check))
+
+
 def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
     """How many rows chose each code, and their sum.
 
@@ -62,9 +79,7 @@ def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Te
     Raises:
         ValueError: shapes or dtypes that do not match, or a code outside the codebook.
     """
-    return cast(
-        "tuple[Tensor, Tensor]", torch.ops.vqtok.ema_update(x, codes, codebook_size)
-    )
+    return cast("tuple[Tensor, Tensor]", torch.ops.vqtok.ema_update(x, codes, codebook_size))
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
@@ -90,7 +105,7 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
 # --- Checks, shared by kernels and fakes ----------------------------------------------------------
 
 
-def _check_nearest(x: Tensor, codebook: Tensor) -> None:
+def check_nearest(x: Tensor, codebook: Tensor) -> None:
     if x.ndim != 2 or codebook.ndim != 2:
         raise ValueError(f"nearest needs x [N, D] and codebook [K, D], got {_shapes(x, codebook)}")
     dim, codebook_dim, size = x.shape[1], codebook.shape[1], codebook.shape[0]
@@ -147,43 +162,74 @@ def _check_packed(packed: Tensor, bits: int, count: int) -> None:
 # --- Kernels --------------------------------------------------------------------------------------
 
 
-def _rows(matrix: Tensor) -> Tensor:
+def rows(matrix: Tensor) -> Tensor:
     """The matrix itself if its rows are contiguous, otherwise a copy."""
     return matrix if matrix.stride(1) == 1 or matrix.shape[1] == 1 else matrix.contiguous()
 
 
-def _refuse_bad(bad_row: int, bad_code: int) -> None:
+def refuse_bad(bad_row: int, bad_code: int) -> None:
     if bad_code >= 0:
         raise ValueError(f"codebook[{bad_code}] holds NaN or Inf")
     if bad_row >= 0:
         raise ValueError(f"x[{bad_row}] holds NaN or Inf (check=False gives such rows code 0)")
 
 
+def _refuse_not_finite(x: Tensor, codebook: Tensor) -> None:
+    bad_code, bad_row = (_first(~tensor.isfinite().all(dim=1)) for tensor in (codebook, x))
+    refuse_bad(bad_row, bad_code)
+
+
+def _first(flags: Tensor) -> int:
+    """The position of the first True in bool [N], or -1."""
+    return int(flags.nonzero()[0]) if flags.any() else -1
+
+
 def _nearest_any(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
-    _check_nearest(x, codebook)
+    check_nearest(x, codebook)
     if check:
-        for name, tensor in (("codebook", codebook), ("x", x)):
-            bad = ~tensor.isfinite().all(dim=1)
-            if bad.any():
-                position = int(bad.nonzero()[0])
-                _refuse_bad(*((position, -1) if name == "x" else (-1, position)))
+        _refuse_not_finite(x, codebook)
     return reference.nearest(x, codebook)
+
+
+def _cosine_any(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
+    check_nearest(x, codebook)
+    if check:
+        _refuse_not_finite(x, codebook)
+    return reference.nearest_cosine(x, codebook)
+
+
+def _cosine_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
+    check_nearest(x, codebook)
+    if check:
+        _refuse_not_finite(x, codebook)
+    return _nearest_cuda(reference.unit_rows(x), reference.unit_rows(codebook), False)
 
 
 def _nearest_cpu(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     module = native.load()
     if module is None:
         return _nearest_any(x, codebook, check)
-    _check_nearest(x, codebook)
-    x, codebook = _rows(x), _rows(codebook)
+    return _lookup_cpu(module.nearest_cpu, x, codebook, check)
+
+
+def _cosine_cpu(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
+    module = native.load()
+    if module is None:
+        return _cosine_any(x, codebook, check)
+    return _lookup_cpu(module.nearest_cosine_cpu, x, codebook, check)
+
+
+def _lookup_cpu(lookup: Callable[..., Any], x: Tensor, codebook: Tensor, check: bool) -> Tensor:
+    check_nearest(x, codebook)
+    x, codebook = rows(x), rows(codebook)
     codes = torch.empty(x.shape[0], dtype=torch.int64)
-    bad_row, bad_code = module.nearest_cpu(
+    bad_row, bad_code = lookup(
         *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.stride(0)),
         *(codebook.data_ptr(), _DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
         *(x.shape[1], codes.data_ptr(), native.num_threads(), native.isa()),
     )
     if check:
-        _refuse_bad(bad_row, bad_code)
+        refuse_bad(bad_row, bad_code)
     return codes
 
 
@@ -191,8 +237,8 @@ def _nearest_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     module = native.load()
     if module is None or not module.with_cuda:
         return _nearest_any(x, codebook, check)
-    _check_nearest(x, codebook)
-    x, codebook = _rows(x), _rows(codebook)
+    check_nearest(x, codebook)
+    x, codebook = rows(x), rows(codebook)
     codes = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
     size = module.nearest_cuda_workspace(x.shape[0], codebook.shape[0], x.shape[1])
     workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
@@ -205,7 +251,7 @@ def _nearest_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     if check:  # waits for the result
         bad_code, bad_row = workspace[:16].view(torch.int64).tolist()
         none = module.no_bad_index
-        _refuse_bad(-1 if bad_row == none else bad_row, -1 if bad_code == none else bad_code)
+        refuse_bad(-1 if bad_row == none else bad_row, -1 if bad_code == none else bad_code)
     return codes
 
 
@@ -222,7 +268,7 @@ def _ema_cpu(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tens
     if module is None:
         return _ema_any(x, codes, codebook_size)
     _check_ema(x, codes, codebook_size)
-    x, codes = _rows(x), codes.contiguous()
+    x, codes = rows(x), codes.contiguous()
     counts = torch.empty(codebook_size, dtype=torch.int64)
     sums = torch.empty(codebook_size, x.shape[1], dtype=reference.sum_dtype(x))
     bad = module.ema_update_cpu(
@@ -263,7 +309,7 @@ def _unpack_cpu(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _nearest_fake(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
-    _check_nearest(x, codebook)
+    check_nearest(x, codebook)
     return x.new_empty(x.shape[0], dtype=torch.int64)
 
 
@@ -302,6 +348,7 @@ def _ema_backward(
 
 _KERNELS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
     "nearest": (_nearest_any, _nearest_cpu, _nearest_fake),
+    "nearest_cosine": (_cosine_any, _cosine_cpu, _nearest_fake),
     "ema_update": (_ema_any, _ema_cpu, _ema_fake),
     "pack_bits": (_pack_any, _pack_cpu, _pack_fake),
     "unpack_bits": (_unpack_any, _unpack_cpu, _unpack_fake),
@@ -311,4 +358,5 @@ for _name, (_any, _cpu, _fake) in _KERNELS.items():
     torch.library.impl(f"vqtok::{_name}", "cpu", _cpu)
     torch.library.register_fake(f"vqtok::{_name}", _fake)
 torch.library.impl("vqtok::nearest", "cuda", _nearest_cuda)
+torch.library.impl("vqtok::nearest_cosine", "cuda", _cosine_cuda)
 torch.library.register_autograd("vqtok::ema_update", _ema_backward, setup_context=_ema_setup)

@@ -5,10 +5,14 @@ They run on any device and return exactly what the native ops return.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from vqtok.ops import bits as numpy_bits
+
+Lookup = Callable[[Tensor, Tensor], Tensor]
 
 _CHUNK_ELEMENTS = 1 << 22  # of an N x K block held at a time
 
@@ -66,6 +70,43 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
             found[uncertain] = nearest_by_definition(rows[uncertain], wide)
         codes[start : start + step] = found
     return codes
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows [N, D] as unit vectors, float64; NaN for those that are zero or hold a NaN or Inf.
+
+    Each operation is rounded on its own, squares are added by ascending d.
+    """
+    largest = x.abs().amax(dim=1).double()
+    exponent = torch.frexp(largest).exponent
+    half = exponent >> 1  # 2^-exponent itself may be out of range
+    one = torch.ones_like(largest)
+    scales = torch.ldexp(one, -half), torch.ldexp(one, half - exponent)
+    scaled = x.double() * scales[0][:, None] * scales[1][:, None]
+    squared = torch.zeros_like(largest)
+    for d in range(x.shape[1]):
+        squared += scaled[:, d] * scaled[:, d]
+    norm = torch.where(largest.isfinite(), squared.sqrt(), torch.nan)
+    return scaled / norm[:, None]  # 0 / 0 is NaN
+
+
+def nearest_cosine(x: Tensor, codebook: Tensor) -> Tensor:
+    """The lookup by angle; see :func:`vqtok.ops.nearest_cosine`."""
+    return nearest(unit_rows(x), unit_rows(codebook))
+
+
+def quantize(
+    x: Tensor, codebooks: Sequence[Tensor], lookup: Lookup = nearest
+) -> tuple[Tensor, Tensor]:
+    """The residual lookup, a codebook at a time; see :func:`vqtok.ops.quantize`."""
+    x, total = x.float(), torch.zeros((), device=x.device)
+    codes: list[Tensor] = []
+    for table in codebooks:
+        table = table.float()
+        found = lookup(x - total if codes else x, table)
+        total = total + table[found] if codes else table[found]
+        codes.append(found)
+    return total, torch.stack(codes, dim=1)
 
 
 def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
