@@ -1,28 +1,27 @@
-"""The one composition behind every variant: encoder, bottleneck, decoder, reconstruction loss."""
+"""The one composition behind every variant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.autoencoders.bottlenecks import BOTTLENECKS, Bottleneck, Squeezed
+from vqtok.autoencoders.corruptions import CORRUPTIONS, Corruption
+from vqtok.autoencoders.density import LatentDensity
+from vqtok.autoencoders.likelihoods import LIKELIHOODS, Likelihood
+from vqtok.autoencoders.penalties import PENALTIES, Context, Penalty
+from vqtok.autoencoders.registry import build
+from vqtok.autoencoders.scalings import SCALINGS, Scaling
+from vqtok.autoencoders.schedule import Schedule, at_step, check_schedule
+from vqtok.autoencoders.verbs import Verbs
 from vqtok.nn import Stack, build_decoder, build_encoder
+from vqtok.nn.masks import zero_padding
+from vqtok.nn.sequence import SequenceDecoder
 from vqtok.quantizers import Quantizer, build_quantizer
-
-
-def charbonnier(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Mean of sqrt(error^2 + 1e-6): nearly absolute error, smooth at zero."""
-    return ((reconstruction - target).square() + 1e-6).sqrt().mean()
-
-
-RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": F.mse_loss,
-    "charbonnier": charbonnier,
-}
 
 
 @dataclass(frozen=True)
@@ -30,85 +29,193 @@ class Reconstruction:
     """What an autoencoder makes of a batch.
 
     Attributes:
-        output: the reconstruction, shaped like the input.
+        output: of the decoder, shaped like the input (logits, for some likelihoods).
         latents: [..., D], what the encoder gave the bottleneck.
-        codes: int64 [..., Q].
-        losses: unweighted scalar terms, ``reconstruction`` first.
+        codes: int64 [..., Q] if the bottleneck is a quantizer.
+        losses: unweighted scalar terms, ``reconstruction`` first. Reconstruction and ``kl`` are in
+            nats per sample, unless the likelihood is a plain error.
         metrics: detached tensors of the bottleneck.
     """
 
     output: Tensor
     latents: Tensor
-    codes: Tensor
+    codes: Tensor | None
     losses: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Autoencoder(nn.Module):
-    """Encoder, quantizer and decoder with their losses.
+class Autoencoder(Verbs):
+    """Encoder, bottleneck and decoder with their losses.
+
+    ================= ================== ======================= ===========================
+    variant           corruption         bottleneck              penalties
+    ================= ================== ======================= ===========================
+    vanilla           --                 identity                --
+    sparse            --                 TopK, BatchTopK, ...    AuxK, or L1, KLRho
+    denoising         any                any                     --
+    contractive       --                 identity                Contractive, Hutchinson...
+    VAE, beta-VAE     --                 Gaussian                -- (``loss_weights["kl"]``)
+    VQ-VAE and kin    --                 any quantizer           --
+    ================= ================== ======================= ===========================
+
+    Any mix works. What can be done with one: :class:`vqtok.autoencoders.verbs.Verbs`.
 
     Args:
-        encoder: images [B, C, H, W] in [-1, 1] to latents [..., D].
-        quantizer: the bottleneck.
-        decoder: latents [..., D] to images.
-        reconstruction_loss: a name in :data:`RECONSTRUCTION_LOSSES`.
-        loss_weights: the weight of each named term in the total; terms that are not named
-            weigh 1.
+        encoder: samples [B, ...] to latents [..., D].
+        bottleneck: between them.
+        decoder: values [..., D'] to samples.
+        corruption: what happens to the encoder's inputs in training.
+        likelihood: of the data given the decoder's output; or the name of one without arguments.
+        penalties: further losses of training.
+        loss_weights: the weight of each named term in the total, perhaps a schedule; terms that
+            are not named weigh 1.
+        scaling: of the data; None leaves them.
+
+    Raises:
+        ValueError: the parts do not fit together.
     """
+
+    encoder: Stack
+    decoder: Stack
+    quantizer: Quantizer
 
     def __init__(
         self,
         encoder: Stack,
-        quantizer: Quantizer,
+        bottleneck: Bottleneck | Quantizer,
         decoder: Stack,
         *,
-        reconstruction_loss: str = "mse",
-        loss_weights: Mapping[str, float] | None = None,
+        corruption: Corruption | None = None,
+        likelihood: Likelihood | str = "mse",
+        penalties: Sequence[Penalty] = (),
+        loss_weights: Mapping[str, Schedule] | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
-        if reconstruction_loss not in RECONSTRUCTION_LOSSES:
-            raise ValueError(
-                f"unknown reconstruction loss {reconstruction_loss!r}, "
-                f"expected one of {list(RECONSTRUCTION_LOSSES)}"
-            )
-        self.encoder: Stack = encoder
-        self.quantizer: Quantizer = quantizer
-        self.decoder: Stack = decoder
-        self.reconstruction_loss = reconstruction_loss
+        if isinstance(likelihood, str):
+            likelihood = build("likelihood", LIKELIHOODS, {"type": likelihood})
+        _check_dims(encoder, bottleneck, decoder)
+        self.encoder = encoder
+        # The name that weights are saved under: that of the config's key.
+        self._modules["quantizer" if isinstance(bottleneck, Quantizer) else "bottleneck"] = (
+            bottleneck
+        )
+        self.decoder = decoder
+        self.corruption = corruption
+        self.likelihood = likelihood
+        self.penalties = nn.ModuleList(penalties)
+        self.scaling = scaling
+        self.density: LatentDensity | None = None
         self.loss_weights = dict(loss_weights or {})
+        for name, weight in self.loss_weights.items():
+            check_schedule(f"loss weight {name!r}", weight)
+        pair = getattr(decoder, "pair", None)
+        if pair is not None:
+            pair(encoder)
+
+    @property
+    def bottleneck(self) -> Bottleneck | Quantizer:
+        """The module between encoder and decoder."""
+        found = self._modules["quantizer" if "quantizer" in self._modules else "bottleneck"]
+        assert isinstance(found, (Bottleneck, Quantizer))
+        return found
 
     @property
     def config(self) -> dict[str, Any]:
-        """JSON-able description, from which :func:`build_autoencoder` rebuilds the modules."""
-        return {
+        """JSON-able description, from which :func:`build_autoencoder` rebuilds the modules.
+
+        Parts at their default are left out: a config written by an older version stays equal.
+        """
+        kind = "quantizer" if isinstance(self.bottleneck, Quantizer) else "bottleneck"
+        config: dict[str, Any] = {
             "encoder": self.encoder.config,
-            "quantizer": self.quantizer.config,
+            kind: self.bottleneck.config,
             "decoder": self.decoder.config,
-            "reconstruction_loss": self.reconstruction_loss,
-            "loss_weights": self.loss_weights,
         }
+        if self.likelihood.config["type"] in ("mse", "charbonnier"):
+            config["reconstruction_loss"] = self.likelihood.config["type"]
+        else:
+            config["likelihood"] = self.likelihood.config
+        config["loss_weights"] = self.loss_weights
+        if self.corruption is not None:
+            config["corruption"] = self.corruption.config
+        if len(self.penalties):
+            config["penalties"] = [penalty.config for penalty in self.penalties]
+        if self.scaling is not None:
+            config["scaling"] = self.scaling.config
+        if self.density is not None:
+            config["density"] = self.density.config
+        return config
 
     def forward(
         self, inputs: Tensor, mask: Tensor | None = None, *, step: int | None = None
     ) -> Reconstruction:
-        """Reconstruct a batch and measure it."""
-        latents: Tensor = self.encoder(inputs)
-        quantized = self.quantizer(latents)
-        output: Tensor = self.decoder(quantized.quantized)
-        loss = RECONSTRUCTION_LOSSES[self.reconstruction_loss](output.float(), inputs.float())
-        return Reconstruction(
-            output,
-            latents,
-            quantized.codes,
-            {"reconstruction": loss, **quantized.losses},
-            quantized.metrics,
-        )
+        """Reconstruct a batch and measure it.
+
+        Args:
+            inputs: [B, ...], as the encoder and the scaling take them.
+            mask: bool [B, T] of sequences, True where there is data.
+            step: of training, for schedules; None for their end.
+        """
+        target = zero_padding(self.scaled(inputs), mask)
+        seen = target
+        if self.training and self.corruption is not None:
+            seen = zero_padding(self.corruption(target), mask)
+        penalties = [*self.penalties] if self.training else []
+        if any(penalty.needs_input_gradient for penalty in penalties):
+            seen = seen.detach().requires_grad_()
+        latents = self.encode(seen, mask)
+        squeezed = self.squeeze(latents, step=step)
+        output = self.decode(squeezed.values, target)
+        reconstruction = self.likelihood(_as_float(output), _as_float(target), mask)
+        losses = {"reconstruction": reconstruction, **squeezed.losses}
+        if penalties:
+            context = Context(
+                seen,
+                target,
+                latents,
+                squeezed.values,
+                output,
+                lambda values: self.decode(values, target),
+                self.bottleneck,
+                mask,
+                step,
+            )
+            losses |= {penalty.name: penalty(context) for penalty in penalties}
+        return Reconstruction(output, latents, squeezed.codes, losses, squeezed.metrics)
 
     def total_loss(self, losses: Mapping[str, Tensor], step: int | None = None) -> Tensor:
-        """The weighted sum of the terms."""
-        return torch.stack(
-            [self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]
-        ).sum()
+        """The weighted sum of the terms at a training step (None: at the schedules' end)."""
+        weights = {name: at_step(self.loss_weights.get(name, 1.0), step) for name in losses}
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+
+    def scaled(self, inputs: Tensor) -> Tensor:
+        """Data as the encoder sees them."""
+        return inputs if self.scaling is None else self.scaling(inputs)
+
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scaled inputs to latents [..., D]."""
+        latents: Tensor = self.encoder(inputs) if mask is None else self.encoder(inputs, mask)
+        return latents
+
+    def squeeze(self, latents: Tensor, *, step: int | None = None) -> Squeezed:
+        """Latents through the bottleneck."""
+        if isinstance(self.bottleneck, Quantizer):
+            result = self.bottleneck(latents)
+            return Squeezed(result.quantized, result.codes, result.losses, result.metrics)
+        squeezed: Squeezed = self.bottleneck(latents, step=step)
+        return squeezed
+
+    def decode(self, values: Tensor, target: Tensor | None = None) -> Tensor:
+        """What the bottleneck let through to the decoder's output.
+
+        ``target`` tells a sequence decoder what it is to say (teacher forcing) or how long.
+        """
+        if isinstance(self.decoder, SequenceDecoder):
+            output: Tensor = self.decoder(values, target)
+        else:
+            output = self.decoder(values)
+        return output
 
 
 def build_autoencoder(config: Mapping[str, Any]) -> Autoencoder:
@@ -117,10 +224,35 @@ def build_autoencoder(config: Mapping[str, Any]) -> Autoencoder:
     Raises:
         ValueError, TypeError: a type or argument is unknown, missing or out of range.
     """
-    return Autoencoder(
+    if "quantizer" in config:
+        bottleneck: Bottleneck | Quantizer = build_quantizer(config["quantizer"])
+    else:
+        bottleneck = build("bottleneck", BOTTLENECKS, config["bottleneck"])
+    corruption, scaling = config.get("corruption"), config.get("scaling")
+    likelihood = config.get("likelihood") or {"type": config["reconstruction_loss"]}
+    model = Autoencoder(
         build_encoder(config["encoder"]),
-        build_quantizer(config["quantizer"]),
+        bottleneck,
         build_decoder(config["decoder"]),
-        reconstruction_loss=config["reconstruction_loss"],
+        corruption=corruption and build("corruption", CORRUPTIONS, corruption),
+        likelihood=build("likelihood", LIKELIHOODS, likelihood),
+        penalties=[build("penalty", PENALTIES, each) for each in config.get("penalties", ())],
         loss_weights=config["loss_weights"],
+        scaling=scaling and build("scaling", SCALINGS, scaling),
     )
+    if config.get("density") is not None:
+        model.density = LatentDensity(**config["density"])
+    return model
+
+
+def _check_dims(encoder: Stack, bottleneck: Bottleneck | Quantizer, decoder: Stack) -> None:
+    out_dim = bottleneck.dim if isinstance(bottleneck, Quantizer) else bottleneck.out_dim
+    if (encoder.dim, out_dim) != (bottleneck.dim, decoder.dim):
+        raise ValueError(
+            f"dimensions do not fit: the encoder gives {encoder.dim}, the bottleneck takes "
+            f"{bottleneck.dim} and gives {out_dim}, the decoder takes {decoder.dim}"
+        )
+
+
+def _as_float(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() else values

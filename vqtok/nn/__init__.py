@@ -9,20 +9,50 @@ import torch
 from torch import nn
 
 from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
+from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
+from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
+from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
+from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
 
 __all__ = [
     "DECODERS",
     "ENCODERS",
     "ConvDecoder",
     "ConvEncoder",
+    "DictionaryDecoder",
+    "DictionaryEncoder",
+    "GridDecoder",
+    "GridEncoder",
+    "ImageDecoder",
+    "ImageEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+    "SpectralDecoder",
+    "SpectralEncoder",
     "Stack",
+    "TiedMLPDecoder",
     "build_decoder",
     "build_encoder",
     "channels_last",
 ]
 
-ENCODERS: dict[str, type[Stack]] = {"conv": ConvEncoder}
-DECODERS: dict[str, type[Stack]] = {"conv": ConvDecoder}
+ENCODERS: dict[str, type[Stack]] = {
+    "conv": ConvEncoder,
+    "spectral": SpectralEncoder,
+    "mlp": MLPEncoder,
+    "dictionary": DictionaryEncoder,
+    "image": ImageEncoder,
+    "grid": GridEncoder,
+}
+DECODERS: dict[str, type[Stack]] = {
+    "conv": ConvDecoder,
+    "spectral": SpectralDecoder,
+    "mlp": MLPDecoder,
+    "mlp_tied": TiedMLPDecoder,
+    "dictionary": DictionaryDecoder,
+    "image": ImageDecoder,
+    "grid": GridDecoder,
+}
 
 
 def build_encoder(config: Mapping[str, Any]) -> Stack:

@@ -1,0 +1,32 @@
+"""Likelihoods and plain errors. A new one is a file and a line in the registry."""
+
+from __future__ import annotations
+
+from vqtok.autoencoders.likelihoods.base import Likelihood
+from vqtok.autoencoders.likelihoods.bernoulli import Bernoulli
+from vqtok.autoencoders.likelihoods.categorical import Categorical
+from vqtok.autoencoders.likelihoods.errors import Charbonnier, MeanSquare
+from vqtok.autoencoders.likelihoods.gaussian import Gaussian, LearnedGaussian
+from vqtok.autoencoders.likelihoods.hyperbolic import Hyperbolic
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "Charbonnier",
+    "Gaussian",
+    "Hyperbolic",
+    "LearnedGaussian",
+    "Likelihood",
+    "MeanSquare",
+]
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "mse": MeanSquare,
+    "charbonnier": Charbonnier,
+    "gaussian": Gaussian,
+    "learned_gaussian": LearnedGaussian,
+    "bernoulli": Bernoulli,
+    "hyperbolic": Hyperbolic,
+    "categorical": Categorical,
+}

@@ -1,0 +1,60 @@
+"""The squared Frobenius norm of the encoder's Jacobian, exactly (Rifai et al. 2011)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vqtok.autoencoders.penalties.base import Context, Penalty
+
+
+class Contractive(Penalty):
+    """Mean over the batch of ||d latents / d inputs||^2, one backward pass per latent.
+
+    Latents that merely shrink lower it without contracting anything: tie the decoder to the
+    encoder (``mlp_tied``) or look at :func:`relative_jacobian_norm`.
+    """
+
+    needs_input_gradient: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {"type": "contractive"}
+
+    def forward(self, context: Context) -> Tensor:
+        return jacobian_square_norm(context.latents, context.inputs).mean()
+
+
+def jacobian_square_norm(latents: Tensor, inputs: Tensor) -> Tensor:
+    """||d latents_b / d inputs_b||^2 of each sample, float32 [B]; differentiable.
+
+    Args:
+        latents: [B, ...], computed from ``inputs`` sample by sample.
+        inputs: [B, ...], requires a gradient.
+    """
+    total = latents.new_zeros(len(latents), dtype=torch.float32)
+    for column in latents.flatten(1).unbind(1):
+        (gradient,) = torch.autograd.grad(column.sum(), inputs, create_graph=True)
+        total = total + gradient.float().flatten(1).square().sum(1)
+    return total
+
+
+def relative_jacobian_norm(encode: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
+    """Mean ||J||^2 in units of the data's and the latents' own variance.
+
+    Multiplying latents (or inputs) by a constant does not change it. For a linear, whitening
+    encoder it is the number of latents.
+
+    Args:
+        encode: [B, ...] to latents [B, ...].
+        inputs: [B, ...], at least two.
+    """
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        latents = encode(inputs)
+        norm = jacobian_square_norm(latents, inputs).detach().mean()
+    spread = latents.detach().flatten(1).var(0).mean()
+    return float(norm * inputs.detach().flatten(1).var(0).mean() / spread.clamp_min(1e-12))
