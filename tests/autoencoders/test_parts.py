@@ -51,6 +51,10 @@ def seeded():
     torch.manual_seed(0)
 
 
+def number(tensor):
+    return tensor.detach().item()
+
+
 def context(**parts):
     names = ("inputs", "target", "latents", "values", "output")
     given = {name: parts.get(name) for name in names}
@@ -137,14 +141,14 @@ def test_active_units_counts_what_varies():
     with torch.no_grad():
         bottleneck.mean.weight.copy_(torch.diag(torch.tensor([1.0, 0.0, 0.5])))
     metrics = bottleneck(torch.randn(500, 3)).metrics
-    assert float(metrics["active_units"]) == 2
+    assert number(metrics["active_units"]) == 2
 
 
 def test_top_k_keeps_the_largest_positive():
     latents = torch.tensor([[3.0, -5.0, 1.0, 2.0], [-1.0, -2.0, 0.5, -3.0]])
     result = TopK(4, 2)(latents)
     assert result.values.tolist() == [[3.0, 0, 0, 2.0], [0, 0, 0.5, 0]]
-    assert float(result.metrics["l0"]) == 1.5
+    assert number(result.metrics["l0"]) == 1.5
 
 
 def test_dead_latents_are_counted_in_steps():
@@ -182,7 +186,7 @@ def test_jump_relu_is_its_paper():
         [pytest.approx(0.55), 0.0, pytest.approx(0.7)],
         [0.0, 2.0, 0.0],
     ]
-    assert float(result.losses["l0"]) == 1.5
+    assert number(result.losses["l0"]) == 1.5
     weight = torch.tensor([[2.0, 3.0, 5.0], [7.0, 11.0, 13.0]])
     (result.values * weight).sum().backward()
     assert latents.grad.tolist() == [[2.0, 0.0, 5.0], [0.0, 11.0, 0.0]]
@@ -288,7 +292,7 @@ def test_contractive_is_the_jacobian_of_vmap_jacrev(hidden):
         return jacobians.square().sum((1, 2)).mean()
 
     expected = oracle(parameters)
-    assert float((ours - expected).abs() / expected) < 1e-6
+    assert number((ours - expected).abs() / expected) < 1e-6
     ours.backward()
     gradients = torch.func.grad(oracle)({k: v.detach() for k, v in parameters.items()})
     for name, parameter in parameters.items():
@@ -307,8 +311,8 @@ def test_one_sigmoid_layer_has_the_closed_form():
 def test_hutchinson_is_unbiased():
     encoder = MLPEncoder([7], (20,), 15, activation="tanh")
     x = torch.randn(8, 7, requires_grad=True)
-    exact = float(Contractive()(context(inputs=x, latents=encoder(x))))
-    estimate = float(HutchinsonContractive(probes=1000)(context(inputs=x, latents=encoder(x))))
+    exact = number(Contractive()(context(inputs=x, latents=encoder(x))))
+    estimate = number(HutchinsonContractive(probes=1000)(context(inputs=x, latents=encoder(x))))
     assert estimate == pytest.approx(exact, rel=0.02)
 
 
@@ -346,7 +350,7 @@ def test_aux_k_lets_the_dead_explain_what_is_missed():
     variance = (missed - missed.mean(0)).square().mean()
     torch.testing.assert_close(penalty, (missed - explained).square().mean() / variance)
     bottleneck.idle.zero_()
-    assert float(AuxK(1)(context(**parts, decode=decoder, bottleneck=bottleneck))) == 0
+    assert number(AuxK(1)(context(**parts, decode=decoder, bottleneck=bottleneck))) == 0
     with pytest.raises(ValueError, match="counts dead"):
         AuxK()(context(**parts, decode=decoder, bottleneck=IdentityBottleneck(4)))
 

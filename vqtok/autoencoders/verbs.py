@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from vqtok.autoencoders.bottlenecks import GaussianBottleneck, sum_per_sample
 from vqtok.autoencoders.density import LatentDensity
 from vqtok.autoencoders.storage import fingerprint, load_model, read_config, save_model
 from vqtok.errors import DataError
+from vqtok.nn.masks import zero_padding
 from vqtok.nn.sequence import SequenceDecoder
 from vqtok.quantizers import Quantizer
 
@@ -36,8 +38,9 @@ class Verbs(nn.Module):
     """Transform, reconstruct, score, sample, interpolate, save and load.
 
     All of them evaluate: no noise, no corruption, no gradient, float32, so the same call gives
-    the same result. ``inputs`` are data as they come (the model scales them itself), on any
-    device; results are on the model's. ``mask``, bool [B, T], says where sequences have data.
+    the same result. ``inputs`` are data as they come (the model scales them itself): tensors on
+    any device, results are on the model's; or numpy arrays, results are too. ``mask``, bool
+    [B, T], says where sequences have data.
 
     Attributes:
         name: for people.
@@ -110,7 +113,7 @@ class Verbs(nn.Module):
 
         def one(part: Tensor, mask: Tensor | None) -> Tensor:
             model = self._model
-            target = model.scaled(part)
+            target = zero_padding(model.scaled(part), mask)
             squeezed = model.squeeze(model.encode(target, mask))
             output = model.decode(squeezed.values, target)
             cost = model.likelihood.cost(_as_float(output), _as_float(target))
@@ -170,6 +173,9 @@ class Verbs(nn.Module):
         def one(part: Tensor, mask: Tensor | None) -> Tensor:
             return self._latents(part, mask)
 
+        if isinstance(first, np.ndarray):
+            pair = (torch.as_tensor(each) for each in (first, second))
+            return cast("Tensor", self.interpolate(*pair, steps, mask).cpu().numpy())
         start, end = (self._in_parts(one, each, mask) for each in (first, second))
         places = torch.linspace(0, 1, steps, device=start.device)
         lines = torch.stack([start.lerp(end, place) for place in places], 1)
@@ -257,13 +263,19 @@ class Verbs(nn.Module):
         second: Tensor | None,
     ) -> Tensor:
         """A verb on a few samples (and their masks or lengths) at a time, evaluating."""
+        if isinstance(inputs, np.ndarray):
+            arrays = (None if each is None else torch.as_tensor(each) for each in (inputs, second))
+            made = self._in_parts(verb, *arrays).cpu().numpy()
+            return cast("Tensor", made)
+        if inputs.dtype == torch.float64:
+            inputs = inputs.float()
         results = []
         with self._evaluating():
             for start in range(0, max(1, len(inputs)), _ROWS):
                 part = inputs[start : start + _ROWS].to(self.device)
                 other = None if second is None else second[start : start + _ROWS].to(self.device)
                 results.append(verb(part, other))
-        return results[0] if len(results) == 1 else torch.cat(results)
+        return results[0] if len(results) == 1 else _joined(results)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -283,6 +295,19 @@ def _lengths(model: Autoencoder, inputs: Tensor, mask: Tensor | None) -> Tensor 
     if mask is not None:
         return mask.sum(1)
     return torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
+
+
+def _joined(results: list[Tensor]) -> Tensor:
+    """Parts [b, ...] as one; generated sequences [b, T, ...] are padded with 0 to the longest."""
+    if len({part.shape[1:] for part in results}) == 1:
+        return torch.cat(results)
+    longest = max(part.shape[1] for part in results)
+    joined = results[0].new_zeros(sum(map(len, results)), longest, *results[0].shape[2:])
+    for rows, part in zip(
+        torch.split(joined, [len(part) for part in results]), results, strict=True
+    ):
+        rows[:, : part.shape[1]] = part
+    return joined
 
 
 def _masked(cost: Tensor, mask: Tensor) -> Tensor:

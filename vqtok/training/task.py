@@ -60,6 +60,9 @@ class Task(ABC):
     def check(self, model: Autoencoder, data: TrainingData) -> None:  # noqa: B027
         """Raise UsageError if the data don't fit the model."""
 
+    def prepare(self, model: Autoencoder) -> None:  # noqa: B027
+        """Give a new model what was learned from the data before training, such as its scaling."""
+
     @abstractmethod
     def inputs(self, batch: Any, device: torch.device) -> Inputs:
         """A batch of the data as the model takes it."""

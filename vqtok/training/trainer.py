@@ -76,6 +76,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.task = task or PhotoTask()
         self.model = build_autoencoder(model_config)
+        self.task.prepare(self.model)
         if init is not None:
             weights = init.autoencoder if isinstance(init, Tokenizer) else init
             self.model.load_state_dict(weights.state_dict())
