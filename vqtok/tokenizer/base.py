@@ -32,7 +32,10 @@ _CONFIG_TYPES: dict[str, type] = {
     "autoencoder": dict,
     "training": dict,
 }
-_MODALITIES = {"image": ("vqtok.tokenizer.images", "ImageTokenizer")}
+_MODALITIES = {
+    "image": ("vqtok.tokenizer.images", "ImageTokenizer"),
+    "audio": ("vqtok.tokenizer.audio", "AudioTokenizer"),
+}
 
 
 class Tokenizer:
@@ -73,6 +76,7 @@ class Tokenizer:
         self.config = dict(config or autoencoder.config)
         # What decides the codes and what they mean.
         parts = {key: self.config[key] for key in ("encoder", "quantizer", "decoder")}
+        parts |= {"options": self.options} if self.options else {}
         self.fingerprint = fingerprint(parts, autoencoder)
 
     def __repr__(self) -> str:
@@ -80,6 +84,11 @@ class Tokenizer:
             f"{type(self).__name__}({self.name!r}, codebook_sizes={self.codebook_sizes}, "
             f"fingerprint={self.fingerprint[:12]!r})"
         )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """JSON-able arguments of the constructor beside the model, kept and fingerprinted."""
+        return {}
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
@@ -119,6 +128,7 @@ class Tokenizer:
             "modality": self.modality,
             "fingerprint": self.fingerprint,
             "autoencoder": self.config,
+            **({"options": self.options} if self.options else {}),
             "training": self.training,
         }
         save_model(Path(folder), self.autoencoder, description)
@@ -142,12 +152,16 @@ class Tokenizer:
         if not issubclass(_class_of(kind), cls):
             raise UsageError(f"tokenizer {folder} is for modality {kind!r}, not {cls.modality!r}")
         autoencoder = load_model(folder, lambda: build_autoencoder(config["autoencoder"]))
-        tokenizer = _class_of(kind)(
-            autoencoder,
-            name=config["name"],
-            training=config.get("training"),
-            config=config["autoencoder"],
-        )
+        try:
+            tokenizer = _class_of(kind)(
+                autoencoder,
+                name=config["name"],
+                training=config["training"],
+                config=config["autoencoder"],
+                **config.get("options", {}),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"tokenizer {folder} cannot be loaded: {error}") from error
         if tokenizer.fingerprint != config["fingerprint"]:
             raise DataError(
                 f"tokenizer {folder} is damaged: its weights have fingerprint "

@@ -1,0 +1,162 @@
+"""Sounds to codes and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqtok.autoencoders import Autoencoder
+from vqtok.quantizers.base import check_num_codebooks
+from vqtok.tokenizer.base import Tokenizer
+from vqtok.tokenizer.blocks import BlockCoder
+from vqtok.tokenizer.stream import AudioFormat, AudioStream, DecoderStream, EncoderStream
+
+BLOCK_SECONDS = 2.0
+"""Length of the blocks that the network computes, unless a tokenizer says otherwise."""
+
+
+class AudioTokenizer(Tokenizer):
+    """Turns sounds of any length, rate and number of channels into codes and back.
+
+    A sound is resampled to the rate of the network; two channels become their mean and half their
+    difference (mid, side), and every channel is coded alone. Beyond its ends is silence. The
+    network sees blocks of one size with all the context that matters, one at a time and in one
+    thread, so the codes of a sound are the same whether it comes whole or in pieces, in whatever
+    batch, and with any number of threads.
+
+    Args:
+        autoencoder, name, training, config: see :class:`Tokenizer`.
+        block: frames that the network computes at a time. Default: about two seconds.
+    """
+
+    modality = "audio"
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        *,
+        name: str,
+        training: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        block: int | None = None,
+    ) -> None:
+        encoder: Any = autoencoder.encoder
+        decoder: Any = autoencoder.decoder
+        self.sample_rate: int = encoder.sample_rate
+        self.hop: int = encoder.hop
+        if (decoder.sample_rate, decoder.hop) != (self.sample_rate, self.hop):
+            raise ValueError(
+                f"the encoder has {self.hop} samples a frame at {self.sample_rate} Hz, "
+                f"the decoder {decoder.hop} at {decoder.sample_rate} Hz"
+            )
+        self.block = block or -(-int(BLOCK_SECONDS * self.sample_rate) // self.hop)
+        if self.block < 1:
+            raise ValueError(f"block must be at least 1 frame, not {self.block}")
+        super().__init__(autoencoder, name=name, training=training, config=config)
+        self._coder = BlockCoder(self.autoencoder, self.block)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See :attr:`Tokenizer.options`."""
+        return {"block": self.block}
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second; a frame is one code of every codebook for every channel."""
+        return self.sample_rate / self.hop
+
+    def encode(
+        self, audio: Tensor, sample_rate: int | None = None, num_codebooks: int | None = None
+    ) -> Tensor:
+        """Code a batch of sounds.
+
+        Args:
+            audio: floating point [B, C, T], full scale 1, any C and T from 1.
+            sample_rate: of the audio, in Hz (default: the tokenizer's).
+            num_codebooks: use only the first q codebooks (default: all Q).
+
+        Returns:
+            int64 [B, t, C, q] on the device of the audio. With T' = T or, resampled,
+            ceil(T * tokenizer rate / sample rate), t = ceil(T' / hop). Of stereo, channel 0 is
+            mid and channel 1 side.
+
+        Raises:
+            ValueError: wrong shape or dtype, a value that is not finite, or ``num_codebooks`` out
+                of range.
+        """
+        if not isinstance(audio, Tensor) or audio.ndim != 3:
+            shape = list(getattr(audio, "shape", ()))
+            raise ValueError(f"audio must be a torch tensor [B, C, T], not {shape}")
+        if not audio.shape[1] or not audio.shape[2]:
+            raise ValueError(f"audio of shape {list(audio.shape)} holds nothing to encode")
+        used = check_num_codebooks(num_codebooks, self.num_codebooks)
+        form = self._format(sample_rate, int(audio.shape[1]))
+        codes = torch.empty(
+            (len(audio), form.frames(audio.shape[2]), audio.shape[1], used), dtype=torch.int64
+        )
+        for sound, out in zip(audio, codes, strict=True):
+            stream = EncoderStream(self._coder, form, used)
+            torch.cat([stream.push(sound), stream.finish()], out=out)
+        return codes.to(audio.device)
+
+    def decode(
+        self, codes: Tensor, samples: int | None = None, sample_rate: int | None = None
+    ) -> Tensor:
+        """Rebuild a batch of sounds.
+
+        Args:
+            codes: integer [B, t, C, q], 1 <= q <= Q.
+            samples: T of the sounds that were coded. Default: as many as t frames fill.
+            sample_rate: in Hz, of what is wanted (default: the tokenizer's).
+
+        Returns:
+            float32 [B, C, T] on the device of the codes; a few values may lie beyond full scale.
+
+        Raises:
+            ValueError: a code is out of range, or ``samples`` doesn't belong to t frames.
+        """
+        if not isinstance(codes, Tensor) or codes.ndim != 4 or not codes.shape[2]:
+            shape = list(getattr(codes, "shape", ()))
+            raise ValueError(f"codes must be a torch tensor [B, t, C, q], not {shape}")
+        used = check_num_codebooks(codes.shape[3], self.num_codebooks)
+        form = self._format(sample_rate, int(codes.shape[2]))
+        sounds = []
+        for each in codes:
+            stream = DecoderStream(self._coder, form, used)
+            sounds.append(torch.cat([stream.push(each), stream.finish(samples)], dim=1))
+        length = form.samples(int(codes.shape[1])) if samples is None else samples
+        empty = torch.empty(0, codes.shape[2], length)
+        return (torch.stack(sounds) if sounds else empty).to(codes.device)
+
+    def stream(
+        self,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        num_codebooks: int | None = None,
+        block: int | None = None,
+    ) -> AudioStream:
+        """Code one sound in pieces as they come, in constant memory.
+
+        Args:
+            sample_rate: of the samples, in Hz (default: the tokenizer's).
+            channels: C.
+            num_codebooks: use only the first q codebooks (default: all Q).
+            block: frames computed at a time, for a lower latency at more work. Default: the
+                tokenizer's, which gives the same codes as :meth:`encode` bit for bit; with others
+                a near tie between two codes may fall the other way.
+
+        Returns:
+            ``stream.encoder.push(samples)`` gives codes, ``stream.decoder.push(codes)`` samples;
+            ``finish()`` of each gives the rest, and ``latency`` the delay in seconds.
+        """
+        used = check_num_codebooks(num_codebooks, self.num_codebooks)
+        form = self._format(sample_rate, channels)
+        coder = self._coder if block is None else BlockCoder(self.autoencoder, block)
+        return AudioStream(EncoderStream(coder, form, used), DecoderStream(coder, form, used))
+
+    def _format(self, sample_rate: int | None, channels: int) -> AudioFormat:
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        return AudioFormat(rate, channels, self.sample_rate, self.hop)

@@ -1,0 +1,135 @@
+"""Blocks of fixed size through a network: what makes codes independent of everything around.
+
+How a sum is rounded depends on the shape of the batch and on the number of threads that share it,
+and a near tie between two codes can then fall either way. So every call of the network has one
+shape, one block, and one thread; several blocks are computed at once, each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqtok.autoencoders import Autoencoder
+from vqtok.tokenizer.base import strict_float32
+
+_lock = threading.Lock()
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+class BlockCoder:
+    """A network of sound that codes one block of frames at a time.
+
+    Beyond both ends of a sound is silence: zeros for the encoder, and for the decoder the codes
+    that the encoder gives zeros.
+
+    Args:
+        autoencoder: its encoder and decoder have ``hop`` and ``context``.
+        block: frames.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, block: int) -> None:
+        self.autoencoder = autoencoder
+        self.block = block
+        encoder: Any = autoencoder.encoder
+        decoder: Any = autoencoder.decoder
+        self.hop: int = encoder.hop
+        before, after = encoder.context
+        self.encoder_margin = (-(-before // self.hop), -(-after // self.hop))
+        before, after = decoder.context
+        # The last frame waits for the end in any case: it may hold less than a hop.
+        self.decoder_margin = (before, max(after, 1))
+        self._silence: Tensor | None = None
+
+    @property
+    def silence(self) -> Tensor:
+        """int64 [Q], the codes of a frame with nothing but zeros near it."""
+        if self._silence is None:
+            frames = sum(self.encoder_margin) + self.block
+            self._silence = self.encode([torch.zeros(frames * self.hop)], None)[0][0]
+        return self._silence
+
+    def encode(self, windows: Sequence[Tensor], num_codebooks: int | None) -> list[Tensor]:
+        """Blocks of samples with the encoder's margins to codes.
+
+        Args:
+            windows: float32 [(before + block + after) * hop] each.
+            num_codebooks: use the first q.
+
+        Returns:
+            int64 [block, q] each, on the CPU.
+        """
+        before, _ = self.encoder_margin
+        quantizer, device = self.autoencoder.quantizer, self._device()
+
+        def encode(window: Tensor) -> Tensor:
+            # A fresh copy, since even how it lies in memory could matter to a matrix product.
+            latents = self.autoencoder.encoder(window[None].clone().to(device))
+            kept = latents[:, before : before + self.block].clone()
+            return quantizer(kept, num_codebooks=num_codebooks).codes[0].cpu()
+
+        return _each(encode, windows, device)
+
+    def decode(self, windows: Sequence[Tensor]) -> list[Tensor]:
+        """Blocks of codes with the decoder's margins to samples.
+
+        Args:
+            windows: integer [before + block + after, q] each.
+
+        Returns:
+            float32 [block * hop] each, on the CPU.
+        """
+        start = self.decoder_margin[0] * self.hop
+        device = self._device()
+
+        def decode(window: Tensor) -> Tensor:
+            quantized = self.autoencoder.quantizer.embed(window[None].clone().to(device))
+            samples: Tensor = self.autoencoder.decoder(quantized)
+            return samples[0, start : start + self.block * self.hop].float().cpu()
+
+        return _each(decode, windows, device)
+
+    def _device(self) -> torch.device:
+        return next(self.autoencoder.parameters()).device
+
+
+def _each(
+    function: Callable[[Tensor], Tensor], windows: Sequence[Tensor], device: torch.device
+) -> list[Tensor]:
+    """``function`` of every window, each call in one thread."""
+
+    def alone(window: Tensor) -> Tensor:
+        with torch.no_grad(), strict_float32(device):
+            return function(window)
+
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return [alone(window) for window in windows]
+    return list(_pool(threads).map(alone, windows))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """As many threads as torch uses now, each of which torch leaves alone; remade after a fork."""
+    key = (os.getpid(), threads)
+    with _lock:
+        if key not in _pools:
+            _pools.clear()
+            pool = ThreadPoolExecutor(threads, thread_name_prefix="vqtok-block")
+            ready = threading.Barrier(threads + 1)
+
+            def prepare() -> None:
+                torch.set_num_threads(1)
+                ready.wait()
+
+            for _ in range(threads):
+                pool.submit(prepare)
+            ready.wait()
+            torch.set_num_threads(threads)  # what threads that are yet to come will use
+            _pools[key] = pool
+        return _pools[key]

@@ -1,0 +1,255 @@
+"""Sound in pieces: push samples and get codes, push codes and get samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqtok.media.resampling import Resampler, resampled_length
+from vqtok.quantizers.base import check_codes
+from vqtok.tokenizer.blocks import BlockCoder
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """Of the samples that go in or come out, and of the network between.
+
+    Attributes:
+        sample_rate: in Hz, outside.
+        channels: C.
+        network_rate: in Hz, inside.
+        hop: samples per frame, inside.
+    """
+
+    sample_rate: int
+    channels: int
+    network_rate: int
+    hop: int
+
+    def __post_init__(self) -> None:
+        if self.sample_rate < 1 or self.channels < 1:
+            raise ValueError(
+                f"sample_rate is {self.sample_rate}, channels {self.channels}: must be at least 1"
+            )
+
+    def frames(self, samples: int) -> int:
+        """Frames of codes of a sound with so many samples (outside) per channel."""
+        inside = resampled_length(samples, self.sample_rate, self.network_rate)
+        return -(-inside // self.hop)
+
+    def samples(self, frames: int) -> int:
+        """Most samples (outside) per channel that so many frames are sure to fill."""
+        return frames * self.hop * self.sample_rate // self.network_rate
+
+
+class EncoderStream:
+    """Samples to codes; how the samples are cut into pushes makes no difference.
+
+    Make one with ``tokenizer.stream``.
+
+    Attributes:
+        latency: seconds of sound after a sample's own that are waited for before its codes come,
+            at most: a block and the encoder's look-ahead (and some milliseconds of resampling, if
+            there is any).
+    """
+
+    def __init__(self, coder: BlockCoder, audio: AudioFormat, num_codebooks: int) -> None:
+        before, after = coder.encoder_margin
+        self.latency = (coder.block + after) * coder.hop / audio.network_rate
+        self._coder = coder
+        self._audio = audio
+        self._num_codebooks = num_codebooks
+        self._resampler = Resampler(audio.sample_rate, audio.network_rate, audio.channels)
+        self._waiting = torch.zeros(audio.channels, before * coder.hop)
+        self._samples = 0
+        self._frames = 0
+
+    def push(self, samples: Tensor) -> Tensor:
+        """Code a piece.
+
+        Args:
+            samples: float32 [C, n], n may be 0.
+
+        Returns:
+            int64 [t, C, q], the codes that are certain by now, on the CPU; t may be 0.
+
+        Raises:
+            ValueError: wrong shape or type, or a sample that is not finite.
+        """
+        if samples.ndim != 2 or len(samples) != self._audio.channels:
+            raise ValueError(
+                f"samples must be [C, n] with C = {self._audio.channels}, not {list(samples.shape)}"
+            )
+        if not samples.is_floating_point():
+            raise ValueError(f"samples must be floating point, full scale 1, not {samples.dtype}")
+        if not bool(samples.isfinite().all()):
+            raise ValueError("samples must be finite, there is a NaN or infinity among them")
+        self._samples += samples.shape[1]
+        pushed = self._resampler.push(samples.detach().cpu().float().numpy())
+        return self._take(pushed)
+
+    def finish(self) -> Tensor:
+        """The codes of the rest, int64 [t, C, q]; the stream is spent."""
+        coder, frames = self._coder, self._audio.frames(self._samples)
+        codes = self._take(self._resampler.finish())
+        if self._frames < frames:
+            blocks = -(-(frames - self._frames) // coder.block)
+            wanted = (blocks * coder.block + sum(coder.encoder_margin)) * coder.hop
+            silence = np.zeros((self._audio.channels, wanted - self._waiting.shape[1]), np.float32)
+            missing = frames - self._frames
+            codes = torch.cat([codes, self._take(silence)[:missing]])
+        return codes
+
+    def _take(self, samples: np.ndarray) -> Tensor:
+        """Code every block that is complete with these samples (at the network's rate)."""
+        coder, channels = self._coder, self._audio.channels
+        mixed = to_mid_side(torch.from_numpy(np.ascontiguousarray(samples)))
+        self._waiting = torch.cat([self._waiting, mixed], dim=1)
+        step = coder.block * coder.hop
+        window = step + sum(coder.encoder_margin) * coder.hop
+        starts = range(0, self._waiting.shape[1] - window + 1, step)
+        windows = [
+            self._waiting[channel, start : start + window]
+            for start in starts
+            for channel in range(channels)
+        ]
+        coded = coder.encode(windows, self._num_codebooks)
+        self._waiting = self._waiting[:, len(starts) * step :].clone()
+        self._frames += len(starts) * coder.block
+        if not coded:
+            return torch.empty(0, channels, self._num_codebooks, dtype=torch.int64)
+        blocks = torch.stack(coded).reshape(len(starts), channels, coder.block, -1)
+        return blocks.transpose(1, 2).flatten(0, 1)
+
+
+class DecoderStream:
+    """Codes to samples; how the codes are cut into pushes makes no difference.
+
+    Make one with ``tokenizer.stream``.
+
+    Attributes:
+        latency: seconds of codes after a sample's own that are waited for before it comes, at
+            most: a block and the decoder's look-ahead.
+    """
+
+    def __init__(self, coder: BlockCoder, audio: AudioFormat, num_codebooks: int) -> None:
+        self.latency = (coder.block + coder.decoder_margin[1]) * coder.hop / audio.network_rate
+        self._coder = coder
+        self._audio = audio
+        self._num_codebooks = num_codebooks
+        self._resampler = Resampler(audio.network_rate, audio.sample_rate, audio.channels)
+        self._waiting = torch.empty(0, audio.channels, num_codebooks, dtype=torch.int64)
+        self._started = False
+        self._pushed = 0
+        self._frames = 0
+        self._given = 0
+
+    def push(self, codes: Tensor) -> Tensor:
+        """Decode a piece.
+
+        Args:
+            codes: integer [t, C, q], t may be 0.
+
+        Returns:
+            float32 [C, n], the samples that are certain by now, on the CPU; n may be 0.
+
+        Raises:
+            ValueError: wrong shape, or a code is out of range.
+        """
+        channels, used = self._audio.channels, self._num_codebooks
+        if codes.ndim != 3 or codes.shape[1:] != (channels, used):
+            raise ValueError(f"codes must be [t, {channels}, {used}], not {list(codes.shape)}")
+        check_codes(codes, self._coder.autoencoder.quantizer.codebook_sizes)
+        codes = codes.cpu().long()
+        if not self._started:
+            self._started = True
+            codes = torch.cat([self._silence(self._coder.decoder_margin[0]), codes])
+            self._pushed -= self._coder.decoder_margin[0]
+        self._pushed += len(codes)
+        samples = self._resampler.push(self._take(codes))
+        self._given += samples.shape[1]
+        return torch.from_numpy(samples)
+
+    def finish(self, samples: int | None = None) -> Tensor:
+        """The rest, float32 [C, n]; the stream is spent.
+
+        Args:
+            samples: per channel, of the whole sound as it was before encoding. Default: as many
+                as the codes are sure to fill.
+
+        Raises:
+            ValueError: a sound of so many samples does not have so many codes.
+        """
+        samples = self._audio.samples(self._pushed) if samples is None else samples
+        check_samples(self._audio, self._pushed, samples)
+        left = samples - self._given
+        pieces = []
+        missing = self._pushed - self._frames
+        if missing:
+            coder = self._coder
+            blocks = -(-missing // coder.block)
+            wanted = blocks * coder.block + sum(coder.decoder_margin) - len(self._waiting)
+            decoded = self._take(self._silence(wanted))[:, : missing * coder.hop]
+            pieces.append(self._resampler.push(decoded))
+        pieces.append(self._resampler.finish(samples))
+        return torch.from_numpy(np.concatenate(pieces, axis=1)[:, :left])
+
+    def _silence(self, frames: int) -> Tensor:
+        """Codes of silence for all channels, int64 [frames, C, q]."""
+        silence = self._coder.silence[: self._num_codebooks]
+        return silence.expand(frames, self._audio.channels, -1)
+
+    def _take(self, codes: Tensor) -> np.ndarray:
+        """Decode every block that is complete with these codes (at the network's rate)."""
+        coder, channels = self._coder, self._audio.channels
+        self._waiting = torch.cat([self._waiting, codes])
+        window = coder.block + sum(coder.decoder_margin)
+        starts = range(0, len(self._waiting) - window + 1, coder.block)
+        windows = [
+            self._waiting[start : start + window, channel]
+            for start in starts
+            for channel in range(channels)
+        ]
+        decoded = coder.decode(windows)
+        self._waiting = self._waiting[len(starts) * coder.block :].clone()
+        self._frames += len(starts) * coder.block
+        if not decoded:
+            return np.zeros((channels, 0), np.float32)
+        blocks = torch.stack(decoded).reshape(len(starts), channels, -1)
+        return from_mid_side(blocks.transpose(0, 1).flatten(1)).numpy()
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """Both directions of a sound in pieces; see the classes of its two halves."""
+
+    encoder: EncoderStream
+    decoder: DecoderStream
+
+
+def check_samples(audio: AudioFormat, frames: int, samples: int) -> None:
+    """ValueError unless a sound of ``samples`` has ``frames`` of codes."""
+    if samples < 0 or audio.frames(samples) != frames:
+        raise ValueError(
+            f"{frames} frames of codes cannot be a sound of {samples} samples at "
+            f"{audio.sample_rate} Hz"
+        )
+
+
+def to_mid_side(samples: Tensor) -> Tensor:
+    """Left and right [2, n] to their mean and half their difference; other [C, n] stay."""
+    if len(samples) != 2:
+        return samples
+    left, right = samples
+    return torch.stack([(left + right) / 2, (left - right) / 2])
+
+
+def from_mid_side(samples: Tensor) -> Tensor:
+    """The inverse of :func:`to_mid_side`."""
+    if len(samples) != 2:
+        return samples
+    mid, side = samples
+    return torch.stack([mid + side, mid - side])
