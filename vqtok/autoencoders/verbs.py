@@ -88,7 +88,8 @@ class Verbs(nn.Module):
 
         def one(part: Tensor, mask: Tensor | None) -> Tensor:
             values = self._model.squeeze(self._latents(part, mask)).values
-            return self._decoded(values, _lengths(self._model, part, mask))
+            made = self._decoded(values, _lengths(self._model, part, mask))
+            return made if mask is None else _as_long(made, part.shape[1])
 
         return self._in_parts(one, inputs, mask)
 
@@ -249,12 +250,14 @@ class Verbs(nn.Module):
 
     def _decoded(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         decoder = self._model.decoder
+        mask = None
         if isinstance(decoder, SequenceDecoder):
-            data = decoder.generate(values, lengths).sequences
+            made = decoder.generate(values, lengths)
+            data, mask = made.sequences, made.mask
         else:
             data = self._model.likelihood.point(self._model.decode(values).float())
         scaling = self._model.scaling
-        return data if scaling is None else scaling.inverse(data)
+        return data if scaling is None else zero_padding(scaling.inverse(data), mask)
 
     def _in_parts(
         self,
@@ -302,12 +305,14 @@ def _joined(results: list[Tensor]) -> Tensor:
     if len({part.shape[1:] for part in results}) == 1:
         return torch.cat(results)
     longest = max(part.shape[1] for part in results)
-    joined = results[0].new_zeros(sum(map(len, results)), longest, *results[0].shape[2:])
-    for rows, part in zip(
-        torch.split(joined, [len(part) for part in results]), results, strict=True
-    ):
-        rows[:, : part.shape[1]] = part
-    return joined
+    return torch.cat([_as_long(part, longest) for part in results])
+
+
+def _as_long(made: Tensor, length: int) -> Tensor:
+    """Sequences [B, t, ...] padded with 0 to [B, length, ...]."""
+    padded = made.new_zeros(len(made), length, *made.shape[2:])
+    padded[:, : made.shape[1]] = made
+    return padded
 
 
 def _masked(cost: Tensor, mask: Tensor) -> Tensor:

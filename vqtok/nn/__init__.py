@@ -11,8 +11,11 @@ from torch import nn
 from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
 from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
 from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
+from vqtok.nn.parallel import ParallelDecoder
+from vqtok.nn.rnn import RNNDecoder, RNNEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
+from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
 
 __all__ = [
     "DECODERS",
@@ -27,10 +30,15 @@ __all__ = [
     "ImageEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "ParallelDecoder",
+    "RNNDecoder",
+    "RNNEncoder",
     "SpectralDecoder",
     "SpectralEncoder",
     "Stack",
     "TiedMLPDecoder",
+    "TransformerDecoder",
+    "TransformerEncoder",
     "build_decoder",
     "build_encoder",
     "channels_last",
@@ -43,6 +51,8 @@ ENCODERS: dict[str, type[Stack]] = {
     "dictionary": DictionaryEncoder,
     "image": ImageEncoder,
     "grid": GridEncoder,
+    "rnn": RNNEncoder,
+    "transformer": TransformerEncoder,
 }
 DECODERS: dict[str, type[Stack]] = {
     "conv": ConvDecoder,
@@ -52,6 +62,9 @@ DECODERS: dict[str, type[Stack]] = {
     "dictionary": DictionaryDecoder,
     "image": ImageDecoder,
     "grid": GridDecoder,
+    "rnn": RNNDecoder,
+    "transformer": TransformerDecoder,
+    "parallel": ParallelDecoder,
 }
 
 
