@@ -137,6 +137,8 @@ constexpr bool kWithCuda = false;
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Native kernels of vqtok; use vqtok.ops.";
   m.def("isas", &isas, "The instruction sets that this CPU can run, weakest first.");
+  m.def("force_method", [](int method) { force_method(static_cast<Method>(method)); },
+        py::arg("method"), "For tests and benchmarks: all lookups use native.METHODS[method].");
   m.def("nearest_cpu", &nearest_cpu, py::arg("x"), py::arg("x_dtype"), py::arg("rows"),
         py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"), py::arg("size"),
         py::arg("codebook_stride"), py::arg("dim"), py::arg("codes"), py::arg("threads"),

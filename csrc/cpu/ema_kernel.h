@@ -15,5 +15,7 @@ struct EmaKernel {
 extern const EmaKernel ema_kernel_baseline;
 extern const EmaKernel ema_kernel_avx2;
 extern const EmaKernel ema_kernel_avx512;
+extern const EmaKernel ema_kernel_avx512vnni;
+extern const EmaKernel ema_kernel_amx;
 
 }  // namespace vqtok

@@ -2,6 +2,13 @@
 
 #include <stdexcept>
 #include <string>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace vqtok {
 namespace {
@@ -14,6 +21,26 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+// CPUID leaf 7: bits 24 and 25 of EDX. GCC 10 has no name for them.
+bool amx_in_cpu() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3;
+}
+
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+// AMX also needs the kernel's leave to use its large registers, for this and all later threads.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  static const bool granted =
+      has_avx512vnni() && amx_in_cpu() && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
 #endif
 
 const Isa isas[] = {
@@ -21,6 +48,8 @@ const Isa isas[] = {
 #if defined(__x86_64__)
     {"avx2", &nearest_kernel_avx2, &ema_kernel_avx2, has_avx2},
     {"avx512", &nearest_kernel_avx512, &ema_kernel_avx512, has_avx512},
+    {"avx512vnni", &nearest_kernel_avx512vnni, &ema_kernel_avx512vnni, has_avx512vnni},
+    {"amx", &nearest_kernel_amx, &ema_kernel_amx, has_amx},
 #endif
 };
 constexpr int isa_count = sizeof isas / sizeof isas[0];

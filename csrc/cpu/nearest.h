@@ -31,6 +31,12 @@ struct PackedCodebook {
   ErrorBound bound;
 };
 
+// How codes are found: this affects time alone. A method that cannot be used gives way to float32.
+enum class Method : int { automatic = 0, float32 = 1, filter = 2 };
+
+// For tests and benchmarks: what all lookups of this process use from now on.
+void force_method(Method method);
+
 // Writes one code per row of x; returns the first row with a NaN or Inf, or -1.
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
                 const NearestKernel& kernel);

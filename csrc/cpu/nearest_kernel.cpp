@@ -1,12 +1,16 @@
 // The inner loops of the lookup. Compiled once per instruction set; see simd.h for what may be used.
 #include "cpu/nearest_kernel.h"
 
+#include "cpu/filter_kernel.h"
 #include "cpu/simd.h"
+#include "cpu/tile_scores.h"
 
 namespace {
 
-using vqtok::kTile;
+using vqtok::MarginTerms;
 using vqtok::NearestKernel;
+using vqtok::PanelRows;
+using vqtok::PanelScan;
 using vqtok::TileHit;
 using vqtok::TileRange;
 
@@ -54,14 +58,13 @@ __attribute__((always_inline)) inline void tile_maxima(const float* values, cons
 }
 
 template <int kDim>
-void scan_tiles(TileRange tiles, const float* panel, float* best_out, float* second_out,
-                int32_t* tile_out) {
+void scan_tiles(TileRange tiles, const float* panel, PanelScan scan) {
   VecF best[kRowVectors], second[kRowVectors];
   VecI best_tile[kRowVectors];
   for (int r = 0; r < kRowVectors; ++r) {
-    best[r] = load(best_out + r * kLanes);
-    second[r] = load(second_out + r * kLanes);
-    best_tile[r] = load(tile_out + r * kLanes);
+    best[r] = load(scan.best + r * kLanes);
+    second[r] = load(scan.second + r * kLanes);
+    best_tile[r] = load(scan.best_tile + r * kLanes);
   }
   const int64_t step = static_cast<int64_t>(tiles.dim) * kTile;
   for (int32_t t = tiles.begin; t < tiles.end; ++t) {
@@ -76,17 +79,43 @@ void scan_tiles(TileRange tiles, const float* panel, float* best_out, float* sec
     }
   }
   for (int r = 0; r < kRowVectors; ++r) {
-    store(best_out + r * kLanes, best[r]);
-    store(second_out + r * kLanes, second[r]);
-    store(tile_out + r * kLanes, best_tile[r]);
+    store(scan.best + r * kLanes, best[r]);
+    store(scan.second + r * kLanes, second[r]);
+    store(scan.best_tile + r * kLanes, best_tile[r]);
   }
 }
 
-void scan(TileRange tiles, const float* panel, float* best, float* second, int32_t* tile) {
+void scan(TileRange tiles, const float* panel, PanelScan scan) {
   switch (tiles.dim) {  // small dimensions are worth unrolling
-    case 4: return scan_tiles<4>(tiles, panel, best, second, tile);
-    case 8: return scan_tiles<8>(tiles, panel, best, second, tile);
-    default: return scan_tiles<0>(tiles, panel, best, second, tile);
+    case 4: return scan_tiles<4>(tiles, panel, scan);
+    case 8: return scan_tiles<8>(tiles, panel, scan);
+    default: return scan_tiles<0>(tiles, panel, scan);
+  }
+}
+
+template <int kDim>
+uint64_t settle_rows(TileRange tiles, PanelRows rows, PanelScan scan, const float* margins,
+                     int64_t* codes) {
+  const int dim = kDim ? kDim : tiles.dim;
+  uint64_t open = 0;
+  for (int r = 0; r < rows.count; ++r) {
+    const int64_t tile = scan.best_tile[r];
+    const TileScores scores = score_tile(tiles.values + tile * dim * kTile,
+                                         tiles.offsets + tile * kTile, rows.row(r), dim);
+    const uint32_t rivals = codes_at_least(scores, largest(scores) - margins[r]);
+    const bool certain = scan.best[r] - scan.second[r] > margins[r] && (rivals & (rivals - 1)) == 0;
+    codes[r] = tile * kTile + (rivals ? __builtin_ctz(rivals) : 0);
+    open |= static_cast<uint64_t>(!certain) << r;
+  }
+  return open;
+}
+
+uint64_t settle(TileRange tiles, PanelRows rows, PanelScan scan, const float* margins,
+                int64_t* codes) {
+  switch (tiles.dim) {
+    case 4: return settle_rows<4>(tiles, rows, scan, margins, codes);
+    case 8: return settle_rows<8>(tiles, rows, scan, margins, codes);
+    default: return settle_rows<0>(tiles, rows, scan, margins, codes);
   }
 }
 
@@ -106,32 +135,6 @@ int32_t collect(TileRange tiles, const float* panel, const float* thresholds, Ti
   }
   *count = found;
   return t;
-}
-
-void score_tile(const float* values, const float* offsets, const float* row, int dim,
-                float* scores) {
-  constexpr int kParts = kTile / (kLanes < kTile ? kLanes : kTile);
-#if defined(__AVX2__)  // 8 lanes also where vectors have 16
-  static_assert(kTile == 8, "one 256-bit vector");
-  __m256 even = _mm256_loadu_ps(offsets), odd = _mm256_setzero_ps();
-  int d = 0;
-  for (; d + 2 <= dim; d += 2) {
-    const float* v = values + d * kTile;
-    even = _mm256_fmadd_ps(_mm256_broadcast_ss(row + d), _mm256_loadu_ps(v), even);
-    odd = _mm256_fmadd_ps(_mm256_broadcast_ss(row + d + 1), _mm256_loadu_ps(v + kTile), odd);
-  }
-  if (d < dim)
-    even = _mm256_fmadd_ps(_mm256_broadcast_ss(row + d), _mm256_loadu_ps(values + d * kTile), even);
-  _mm256_storeu_ps(scores, _mm256_add_ps(even, odd));
-  (void)kParts;
-#else
-  VecF sums[kParts];
-  for (int i = 0; i < kParts; ++i) sums[i] = load(offsets + i * kLanes);
-  for (int d = 0; d < dim; ++d)
-    for (int i = 0; i < kParts; ++i)
-      sums[i] = multiply_add(splat(row[d]), load(values + d * kTile + i * kLanes), sums[i]);
-  for (int i = 0; i < kParts; ++i) store(scores + i * kLanes, sums[i]);
-#endif
 }
 
 template <class T>
@@ -165,22 +168,32 @@ inline void transpose_quad(const float* rows, int64_t stride, float* panel) {
   for (int i = 0; i < 4; ++i) memcpy(panel + i * kRows, &lines[i], sizeof(Quad));
 }
 
-void pack(const float* rows, int64_t stride, int count, int dim, float* panel, float* norms) {
-  const int quad_rows = count / 4 * 4, quad_dim = dim / 4 * 4;
+void pack(PanelRows rows, int dim, float* panel, float* squared_norms) {
+  const int quad_rows = rows.count / 4 * 4, quad_dim = dim / 4 * 4;
   for (int r = 0; r < quad_rows; r += 4)
     for (int d = 0; d < quad_dim; d += 4)
-      transpose_quad(rows + r * stride + d, stride, panel + d * kRows + r);
+      transpose_quad(rows.row(r) + d, rows.stride, panel + d * kRows + r);
   for (int r = 0; r < kRows; ++r)
     for (int d = r < quad_rows ? quad_dim : 0; d < dim; ++d)
-      panel[d * kRows + r] = r < count ? rows[r * stride + d] : 0.0f;
-  for (int r = 0; r < kRows; r += kLanes) {
-    VecF sum = splat(0.0f);
-    for (int d = 0; d < dim; ++d) {
-      const VecF v = load(panel + d * kRows + r);
-      sum = multiply_add(v, v, sum);
+      panel[d * kRows + r] = r < rows.count ? rows.row(r)[d] : 0.0f;
+  VecF sums[kRowVectors];
+  for (int r = 0; r < kRowVectors; ++r) sums[r] = splat(0.0f);
+  for (int d = 0; d < dim; ++d)
+    UNROLL for (int r = 0; r < kRowVectors; ++r) {
+      const VecF v = load(panel + d * kRows + r * kLanes);
+      sums[r] = multiply_add(v, v, sums[r]);
     }
-    store(norms + r, sum);
+  for (int r = 0; r < kRowVectors; ++r) store(squared_norms + r * kLanes, sums[r]);
+}
+
+void margins(const float* squared_norms, MarginTerms terms, float* margins) {
+  for (int r = 0; r < kRows; r += kLanes) {
+    const VecF squared = load(squared_norms + r);
+    const VecF rest = multiply_add(splat(terms.per_squared_norm), squared, splat(terms.constant));
+    store(margins + r, multiply_add(splat(terms.per_norm), square_root(squared), rest));
   }
+  for (int r = 0; r < kRows; ++r)
+    margins[r] = squared_norms[r] <= terms.squared_norm_limit ? margins[r] : __builtin_inff();
 }
 
 }  // namespace
@@ -188,7 +201,12 @@ void pack(const float* rows, int64_t stride, int count, int dim, float* panel, f
 namespace vqtok {
 
 extern const NearestKernel VQTOK_TABLE(nearest_kernel) = {
-    kRows, pack, scan, collect, score_tile, distances<float>, distances<double>,
+    kRows, pack, margins, scan, settle, collect, distances<float>, distances<double>,
+#if defined(__AVX512VNNI__)
+    &VQTOK_TABLE(filter_kernel),
+#else
+    nullptr,
+#endif
 };
 
 }  // namespace vqtok

@@ -22,31 +22,61 @@ struct TileHit {
   int32_t row, tile;
 };
 
+// What makes float32 scores trustworthy (see error_bound.h): float32 only, to be used by any kernel.
+struct MarginTerms {
+  float per_norm, per_squared_norm, constant, squared_norm_limit;
+};
+
+// Rows of a panel, before they are transposed.
+struct PanelRows {
+  const float* values;
+  int64_t stride;
+  int count;
+
+  const float* row(int i) const { return values + i * stride; }
+};
+
+// The outcome of scanning tiles with a panel: per row.
+struct PanelScan {
+  float *best, *second;  // the highest tile maximum, and the second
+  int32_t* best_tile;    // of the best (the first if equal)
+};
+
+struct FilterKernel;
+
 struct NearestKernel {
   int rows;  // per panel
 
-  // Transposes `count` rows (the rest of the panel becomes zero) and writes their squared norms.
-  void (*pack)(const float* rows, int64_t stride, int count, int dim, float* panel, float* norms);
+  // Transposes rows (the rest of the panel becomes zero) and writes their squared norms.
+  void (*pack)(PanelRows rows, int dim, float* panel, float* squared_norms);
 
-  // Updates per row the best tile maximum, the second best, and the best's tile (first if equal).
-  void (*scan)(TileRange tiles, const float* panel, float* best, float* second, int32_t* best_tile);
+  // How far below its best score a row's code may score; +inf beyond the limit, NaN included.
+  void (*margins)(const float* squared_norms, MarginTerms terms, float* margins);
+
+  // Updates the outcome by the maxima of the tiles.
+  void (*scan)(TileRange tiles, const float* panel, PanelScan scan);
+
+  // Finishes rows of which one code is ahead of all others by more than the margin: writes that
+  // code. Bit r of the result: row r was not like that.
+  uint64_t (*settle)(TileRange tiles, PanelRows rows, PanelScan scan, const float* margins,
+                     int64_t* codes);
 
   // Lists the tiles in which a row scores >= its threshold, by ascending tile. Stops while fewer
   // than `rows` places of `capacity` are left; returns the tile to go on from.
   int32_t (*collect)(TileRange tiles, const float* panel, const float* thresholds, TileHit* hits,
                      int capacity, int* count);
 
-  // Scores of one row against the 8 codes of a tile.
-  void (*score_tile)(const float* values, const float* offsets, const float* row, int dim,
-                     float* scores);
-
   // Squared distances in float64, terms added by ascending dimension, each operation rounded.
   void (*distances_f32)(const float* values, const double* row, int dim, double* distances);
   void (*distances_f64)(const double* values, const double* row, int dim, double* distances);
+
+  const FilterKernel* filter;  // null if the instruction set has none
 };
 
 extern const NearestKernel nearest_kernel_baseline;
 extern const NearestKernel nearest_kernel_avx2;
 extern const NearestKernel nearest_kernel_avx512;
+extern const NearestKernel nearest_kernel_avx512vnni;
+extern const NearestKernel nearest_kernel_amx;
 
 }  // namespace vqtok

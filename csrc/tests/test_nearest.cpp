@@ -1,10 +1,13 @@
-// The CPU lookup against its definition: every instruction set, element type and thread count.
+// The CPU lookup against its definition: every instruction set, method, element type and thread
+// count.
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
 #include "tests/check.h"
 
 namespace vqtok {
 namespace {
+
+constexpr int kMethods = 3;
 
 template <class T> std::vector<int64_t> definition(const Problem<T>& p, DType dtype) {
   std::vector<int64_t> codes(p.rows);
@@ -23,13 +26,16 @@ template <class T> int64_t check_lookup(const Problem<T>& p, DType dtype, const 
   const Isa* isas = compiled_isas(&count);
   for (int i = 0; i < count; ++i) {
     if (!isas[i].supported()) continue;
-    for (int threads : {1, 3}) {
+    for (int run = 0; run < 2 * kMethods; ++run) {
+      const int threads = run % 2 ? 3 : 1, method = run / 2;
+      force_method(static_cast<Method>(method));
       std::vector<int64_t> codes(p.rows, -1);
       const PackedCodebook packed(p.code_matrix(dtype), threads);
       bad_row = nearest(packed, p.x_matrix(dtype), codes.data(), threads, *isas[i].nearest);
       for (int64_t n = 0; n < p.rows; ++n)
-        CHECK(codes[n] == want[n], "%s, %s, %d threads, K=%lld D=%lld: row %lld has %lld, want %lld",
-              what, isas[i].name, threads, static_cast<long long>(p.size),
+        CHECK(codes[n] == want[n],
+              "%s, %s, method %d, %d threads, K=%lld D=%lld: row %lld has %lld, want %lld", what,
+              isas[i].name, method, threads, static_cast<long long>(p.size),
               static_cast<long long>(p.dim), static_cast<long long>(n),
               static_cast<long long>(codes[n]), static_cast<long long>(want[n]));
     }

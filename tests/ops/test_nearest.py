@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import pytest
 import torch
@@ -38,12 +39,10 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+@pytest.fixture(params=native.METHODS)
+def method(request: pytest.FixtureRequest) -> Iterator[str]:
+    with native.force_method(request.param):
+        yield request.param
 
 
 @functools.cache
@@ -66,12 +65,18 @@ def near_ties(n: int, d: int, k: int, dtype: torch.dtype) -> tuple[Tensor, Tenso
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_definition(
-    shape: tuple[int, int, int], dtype: torch.dtype, isa: str, threads: int
+    shape: tuple[int, int, int], dtype: torch.dtype, isa: str, method: str
 ) -> None:
     x, codebook, want = near_ties(*shape, dtype)
-    codes = ops.nearest(x, codebook)
-    assert codes.dtype == torch.int64
-    assert torch.equal(codes, want)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            codes = ops.nearest(x, codebook)
+            assert codes.dtype == torch.int64
+            assert torch.equal(codes, want), f"{threads} threads"
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -91,7 +96,7 @@ def test_dtypes_mix(x_dtype: torch.dtype, codebook_dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("row_scale", [1e-44, 1e-38, 1e-23, 1e-10, 1e8, 1e18, 1e20, 1e38])
 @pytest.mark.parametrize("code_scale", [1e-42, 1e-23, 1.0, 1e15, 1e19, 1e37])
-def test_any_scale(row_scale: float, code_scale: float, isa: str) -> None:
+def test_any_scale(row_scale: float, code_scale: float, isa: str, method: str) -> None:
     generator = torch.Generator().manual_seed(1)
     x = (torch.randn(60, 9, generator=generator).clamp(-3, 3).double() * row_scale).float()
     codebook = (torch.randn(70, 9, generator=generator).clamp(-3, 3).double() * code_scale).float()
@@ -99,13 +104,13 @@ def test_any_scale(row_scale: float, code_scale: float, isa: str) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-160, 1e-45, 1e60, 1e160, 1e307])
-def test_any_double_scale(scale: float, isa: str) -> None:
+def test_any_double_scale(scale: float, isa: str, method: str) -> None:
     x, codebook, _ = near_ties(77, 3, 17, torch.float64)
     x, codebook = x * scale, codebook * scale
     assert torch.equal(ops.nearest(x, codebook), reference.nearest_by_definition(x, codebook))
 
 
-def test_float64_offset_hides_everything_from_float32(isa: str) -> None:
+def test_float64_offset_hides_everything_from_float32(isa: str, method: str) -> None:
     x, codebook, _ = near_ties(77, 3, 17, torch.float64)
     x, codebook = x * 1e-9 + 1, codebook * 1e-9 + 1
     want = reference.nearest_by_definition(x, codebook)
@@ -113,7 +118,7 @@ def test_float64_offset_hides_everything_from_float32(isa: str) -> None:
     assert torch.equal(ops.nearest(x, codebook), want)
 
 
-def test_subnormals_count_where_they_are_flushed(isa: str) -> None:
+def test_subnormals_count_where_they_are_flushed(isa: str, method: str) -> None:
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(200, 4, generator=generator) * 1e-39
     codebook = torch.randn(50, 4, generator=generator) * 1e-39
@@ -127,7 +132,7 @@ def test_subnormals_count_where_they_are_flushed(isa: str) -> None:
     assert torch.equal(codes, want)
 
 
-def test_a_row_has_one_code_whatever_its_company(isa: str) -> None:
+def test_a_row_has_one_code_whatever_its_company(isa: str, method: str) -> None:
     x, codebook, want = near_ties(130, 64, 640, torch.float32)
     for start, stop in [(0, 1), (5, 7), (17, 64), (129, 130), (1, 130)]:
         assert torch.equal(ops.nearest(x[start:stop], codebook), want[start:stop])
@@ -161,6 +166,17 @@ def test_codebook_may_change_in_place() -> None:
     assert torch.equal(ops.nearest(-x, codebook), want)
 
 
+def test_equal_codes_far_apart_and_rows_out_of_range(isa: str, method: str) -> None:
+    generator = torch.Generator().manual_seed(7)
+    codebook = torch.randn(3000, 24, generator=generator)
+    codebook[1500:] = codebook[:1500]  # in another part of the codebook
+    codebook[7] *= 1e4  # coarsens what 8 bits can tell
+    x = torch.randn(200, 24, generator=generator)
+    x[::5] *= torch.logspace(-8, 12, 40)[:, None]
+    want = reference.nearest_by_definition(x, codebook)
+    assert torch.equal(ops.nearest(x, codebook), want)
+
+
 @functools.cache
 def every_code_twice() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(4)
@@ -169,13 +185,13 @@ def every_code_twice() -> tuple[Tensor, Tensor, Tensor]:
     return x, codebook, reference.nearest(x, codebook)
 
 
-def test_large_codebook_of_duplicates(isa: str) -> None:
+def test_large_codebook_of_duplicates(isa: str, method: str) -> None:
     x, codebook, want = every_code_twice()
     assert torch.equal(ops.nearest(x, codebook), want)
     assert not ops.nearest(x, codebook[7].expand(9000, -1)).any(), "more ties than one list holds"
 
 
-def test_bad_values_are_refused_or_defined(isa: str) -> None:
+def test_bad_values_are_refused_or_defined(isa: str, method: str) -> None:
     x, codebook, want = near_ties(96, 8, 1025, torch.float32)
     bad = x.clone()
     bad[40, 3], bad[21, 7] = torch.inf, torch.nan
@@ -226,8 +242,8 @@ def test_any_floats(data: st.DataObject) -> None:
     values = data.draw(st.lists(FLOATS, min_size=k * d, max_size=k * d))
     codebook = torch.tensor(values).view(k, d)
     want = reference.nearest_by_definition(x, codebook)
-    for name in native.supported_isas():
-        with native.force_isa(name):
+    for name, method in product(native.supported_isas(), native.METHODS):
+        with native.force_isa(name), native.force_method(method):
             assert torch.equal(ops.nearest(x, codebook), want)
     assert torch.equal(reference.nearest(x, codebook), want)
 

@@ -1,7 +1,8 @@
 """Loads the compiled module and decides how it runs: instruction set and threads.
 
 Environment:
-    VQTOK_ISA: baseline, avx2 or avx512 forces one instruction set (the codes never depend on it).
+    VQTOK_ISA: baseline, avx2, avx512, avx512vnni or amx forces one instruction set (the codes never
+        depend on it).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from types import ModuleType
 
 from vqtok.errors import UsageError
 
-METHODS = ("auto", "float32")  # of the lookup; the codes never depend on it
+METHODS = ("auto", "float32", "filter")  # of the lookup; the codes never depend on it
 _forced_isa: str | None = None
 _forced_method = "auto"
 
@@ -76,11 +77,6 @@ def force_isa(name: str) -> Iterator[None]:
         _forced_isa = previous
 
 
-def method() -> int:
-    """The lookup's method in use, as its place in METHODS."""
-    return METHODS.index(_forced_method)
-
-
 @contextmanager
 def force_method(name: str) -> Iterator[None]:
     """Runs the body with one method of the lookup, for tests and benchmarks."""
@@ -88,10 +84,18 @@ def force_method(name: str) -> Iterator[None]:
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     previous, _forced_method = _forced_method, name
+    _apply_method()
     try:
         yield
     finally:
         _forced_method = previous
+        _apply_method()
+
+
+def _apply_method() -> None:
+    module = load()
+    if module is not None:
+        module.force_method(METHODS.index(_forced_method))
 
 
 def num_threads() -> int:

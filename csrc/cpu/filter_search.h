@@ -1,0 +1,43 @@
+// The lookup by an 8-bit filter: a look at all codes in integers, then float32 for the few tiles
+// that may hold the nearest one.
+#pragma once
+#include <atomic>
+
+#include "cpu/filter.h"
+#include "cpu/float_search.h"
+
+namespace vqtok {
+
+// One thread's share of a lookup.
+class FilterSearch {
+ public:
+  FilterSearch(const Lookup& lookup, const Blocking& blocking, const Filter& filter,
+               ExactSearch& exact);
+
+  // Decides the rows of a block. False, having decided nothing, if so many tiles come through that
+  // scoring all codes in float32 is faster (never if `insist`).
+  bool search(int64_t block, bool insist);
+
+ private:
+  void pack(int64_t panel, int count);
+  int64_t search_chunk(int64_t panel, int count, int32_t begin, int32_t end);
+  void set_thresholds(int64_t panel, int count);
+  void settle(int64_t first, int64_t panel, int count);
+  RowScores scores(int64_t panel);
+
+  const Lookup& lookup_;
+  const Blocking& blocking_;
+  const Filter& filter_;
+  ExactSearch& exact_;
+  int32_t chunk_tiles_;
+  FloatRows rows_;
+  Buffer<float> panel_;
+  Buffer<uint8_t> bytes_;
+  Buffer<int32_t> maxima_;
+  Buffer<float> margins_, best_, second_;
+  Buffer<double> errors_;
+  Buffer<int32_t> code_, thresholds_, tile_;
+  Buffer<TileHit> hits_;
+};
+
+}  // namespace vqtok

@@ -1,0 +1,93 @@
+#include "cpu/float_search.h"
+
+#include <math.h>
+
+#include <algorithm>
+
+namespace vqtok {
+namespace {
+
+constexpr int64_t kWholeCodebookBytes = 400 << 10;  // scanned in one go per panel up to this size
+constexpr int64_t kChunkBytes = 256 << 10;          // else in chunks, each against several panels
+constexpr int64_t kPanelBytes = 384 << 10;
+constexpr int64_t kMaxPanels = 16;
+
+}  // namespace
+
+Blocking::Blocking(const PackedCodebook& codebook, int64_t rows_, int panel_rows_, int threads)
+    : rows(rows_), panel_rows(panel_rows_) {
+  const int64_t tile_bytes = codebook.dim * kTile * int64_t{sizeof(float)};
+  const int64_t panel_bytes = codebook.dim * panel_rows * int64_t{sizeof(float)};
+  const int64_t all_panels = (rows + panel_rows - 1) / panel_rows;
+  if (codebook.tiles * tile_bytes > kWholeCodebookBytes) {
+    tiles = static_cast<int32_t>(std::max<int64_t>(1, kChunkBytes / tile_bytes));
+    panels = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, kMaxPanels);
+    panels = std::clamp<int64_t>(all_panels / (2 * threads), 1, panels);
+  } else {
+    tiles = std::max<int32_t>(1, codebook.tiles);
+  }
+  blocks = (all_panels + panels - 1) / panels;
+}
+
+void FloatRows::load(int64_t first, int64_t count) {
+  first_ = first;
+  if (converted_.size())
+    for (int64_t i = 0; i < count; ++i) load_row(x_, first + i, &converted_[i * x_.dim]);
+}
+
+FloatSearch::FloatSearch(const Lookup& lookup, const Blocking& blocking, ExactSearch& exact)
+    : lookup_(lookup), blocking_(blocking), exact_(exact),
+      panel_size_(lookup.codebook.dim * blocking.panel_rows),
+      rows_(lookup.x, blocking.panels * blocking.panel_rows),
+      panels_(blocking.panels * panel_size_), margins_(blocking.panels * blocking.panel_rows),
+      best_(margins_.size()), second_(margins_.size()), best_tile_(margins_.size()) {}
+
+PanelScan FloatSearch::scan(int64_t panel) {
+  const int64_t at = panel * blocking_.panel_rows;
+  return {&best_[at], &second_[at], &best_tile_[at]};
+}
+
+void FloatSearch::search(int64_t block) {
+  const NearestKernel& kernel = lookup_.kernel;
+  const int64_t first = blocking_.first_row(block), count = blocking_.row_count(block);
+  const int rows = blocking_.panel_rows;
+  const int64_t panels = (count + rows - 1) / rows;
+  const auto count_of = [&](int64_t p) { return int(std::min<int64_t>(rows, count - p * rows)); };
+  rows_.load(first, count);
+  for (int64_t p = 0; p < panels; ++p) {
+    float* margins = &margins_[p * rows];
+    kernel.pack(rows_.panel(p * rows, count_of(p)), lookup_.dim(), &panels_[p * panel_size_],
+                margins);
+    kernel.margins(margins, lookup_.margin_terms(), margins);
+  }
+  std::fill_n(best_.data(), panels * rows, -INFINITY);
+  std::fill_n(second_.data(), panels * rows, -INFINITY);
+  std::fill_n(best_tile_.data(), panels * rows, 0);
+  const int32_t tiles = lookup_.codebook.tiles;
+  for (int32_t t = 0; t < tiles; t += blocking_.tiles)
+    for (int64_t p = 0; p < panels; ++p)
+      kernel.scan(lookup_.tiles(t, std::min(tiles, t + blocking_.tiles)),
+                  &panels_[p * panel_size_], scan(p));
+  for (int64_t p = 0; p < panels; ++p) settle(first, p, count_of(p));
+}
+
+void FloatSearch::settle(int64_t first, int64_t panel, int count) {
+  const int64_t at = panel * blocking_.panel_rows;
+  const PanelScan found = scan(panel);
+  const float* margins = &margins_[at];
+  uint64_t open = lookup_.kernel.settle(lookup_.tiles(0, lookup_.codebook.tiles),
+                                        rows_.panel(at, count), found, margins,
+                                        lookup_.codes + first + at);
+  for (; open; open &= open - 1) {
+    const int r = __builtin_ctzll(open);
+    const int64_t row = first + at + r;
+    if (margins[r] == INFINITY)
+      exact_.search_all(row);
+    else if (found.best[r] - found.second[r] > margins[r])
+      exact_.search_tile(row, found.best_tile[r]);
+    else
+      exact_.leave_open(row, found.best[r] - margins[r]);
+  }
+}
+
+}  // namespace vqtok
