@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from vqtok.training.adversary import Adversary
+from vqtok.training.audio_crops import AudioCrops
 from vqtok.training.config import TrainConfig
 from vqtok.training.crops import PhotoCrops
 from vqtok.training.data import TrainingData, prefetch
 from vqtok.training.guard import NotFiniteError
 from vqtok.training.photos import PhotoTask
+from vqtok.training.sounds import SoundTask
 from vqtok.training.task import Inputs, Outcome, Task
 from vqtok.training.trainer import Trainer
 
 __all__ = [
     "Adversary",
+    "AudioCrops",
     "Inputs",
     "NotFiniteError",
     "Outcome",
     "PhotoCrops",
     "PhotoTask",
+    "SoundTask",
     "Task",
     "TrainConfig",
     "Trainer",

@@ -8,6 +8,7 @@ from vqtok.autoencoders.likelihoods.categorical import Categorical
 from vqtok.autoencoders.likelihoods.errors import Charbonnier, MeanSquare
 from vqtok.autoencoders.likelihoods.gaussian import Gaussian, LearnedGaussian
 from vqtok.autoencoders.likelihoods.hyperbolic import Hyperbolic
+from vqtok.autoencoders.likelihoods.sound import SoundDistance
 
 __all__ = [
     "LIKELIHOODS",
@@ -19,6 +20,7 @@ __all__ = [
     "LearnedGaussian",
     "Likelihood",
     "MeanSquare",
+    "SoundDistance",
 ]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -29,4 +31,5 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "hyperbolic": Hyperbolic,
     "categorical": Categorical,
+    "sound": SoundDistance,
 }
