@@ -93,6 +93,21 @@ def check_losses(world_size, rank):
     return outcome
 
 
+def check_steps(world_size, rank):
+    """DDP waits for every parameter: it would refuse the step after one got no gradient."""
+    states = {}
+    for name in ("ema", "residual-dropout", "grouped", "multiscale"):
+        model = linear(CONFIGS[name])
+        parallel = DistributedDataParallel(model)
+        for seed, sizes in enumerate(SIZES[world_size]):
+            x, mask = batch(sizes, seed)
+            torch.manual_seed(1000 * seed + rank)
+            result = parallel(share(x, sizes, rank), share(mask, sizes, rank))
+            (result.quantized.sum() + sum(result.losses.values())).backward()
+        states[name] = fingerprint(model.quantizer)
+    return states
+
+
 def soft_configs():
     started = {**VECTOR, "kmeans_iterations": 0, "revive_below": 0.0}
     return {
@@ -159,6 +174,7 @@ def work(rank, folder):
             "state": check_state(early, world_size, rank),
             "losses": check_losses(world_size, rank),
             "drawn": check_drawn(world_size, rank),
+            "steps": check_steps(world_size, rank),
         }
         if world_size == 2:
             report["compiled"] = check_compiled(world_size, rank)
@@ -211,6 +227,12 @@ def test_training_moved_the_codebooks(reports):
     assert trained["embeddings"] != fresh["embeddings"]
     assert sum(trained["embeddings"]) / len(trained["embeddings"]) > 2  # the data's mean is 3
     assert trained["initialized"] == [1.0]
+
+
+@pytest.mark.parametrize("world_size", [3, 2])
+def test_wrapped_quantizers_take_steps_and_agree(reports, world_size):
+    first, *others = (report["steps"] for report in reports[world_size])
+    assert all(other == first for other in others)
 
 
 @pytest.mark.parametrize("world_size", [3, 2])

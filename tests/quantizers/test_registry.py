@@ -211,6 +211,46 @@ def test_freezing_changes_no_state(config):
         assert any(not torch.equal(quantizer.state_dict()[name], before[name]) for name in before)
 
 
+@pytest.mark.parametrize("name", ["vector", "vector-gradient", "grouped-residual", "multiscale"])
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_freezing_a_parent_changes_no_state(name, one_by_one):
+    quantizer = build_quantizer(CONFIGS[name])
+    parent = torch.nn.ModuleDict({"a": torch.nn.Linear(6, 6), "b": torch.nn.Sequential(quantizer)})
+    parent.train()
+    if one_by_one:
+        for parameter in parent.parameters():
+            parameter.requires_grad = False
+    else:
+        parent.requires_grad_(False)
+    before = state_of(quantizer)
+    for _ in range(2):
+        quantizer(latents(20))
+    assert_state_is(quantizer, before)
+    parent.requires_grad_(True)
+    quantizer(latents(20))
+    assert any(not torch.equal(value, before[n]) for n, value in quantizer.state_dict().items())
+
+
+def test_what_freezes_is_not_saved_and_takes_no_part_in_optimisation(config):
+    quantizer = build_quantizer(config).train()
+    empty = [name for name, value in quantizer.named_parameters() if value.numel() == 0]
+    assert not [name for name in empty if name in quantizer.state_dict()]
+    if not list(quantizer.parameters()):
+        return
+    optimizer = torch.optim.AdamW(quantizer.parameters())
+    before = state_of(quantizer.eval())
+    x = latents(3).requires_grad_(True)
+    result = quantizer.train()(x)
+    learned = {name for name, value in quantizer.named_parameters() if value.numel()}
+    moved = state_of(quantizer)
+    (result.quantized.sum() + sum(result.losses.values())).backward()
+    optimizer.step()
+    for name, value in quantizer.state_dict().items():
+        if name not in learned:  # EMA buffers move in the forward pass alone
+            assert torch.equal(value, moved[name]), name
+    assert before.keys() == moved.keys()
+
+
 def test_eval_before_any_training_changes_no_state(config):
     quantizer = build_quantizer(config).eval()
     before = state_of(quantizer)
@@ -347,6 +387,65 @@ def test_eval_refuses_what_is_not_finite(quantizer, value):
     for index, size in enumerate(quantizer.codebook_sizes):
         assert codes[..., index].min() >= 0
         assert codes[..., index].max() < size
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_training_on_what_is_not_finite_leaves_the_state_sound(config, value):
+    """In the first batch (k-means) and in later ones (statistics, revival)."""
+    torch.manual_seed(1)
+    quantizer = build_quantizer(config).train()
+    for seed in range(3):
+        x = latents(8, seed)
+        x[seed :: 3, 1, 2, seed] = value
+        result = quantizer(x)
+        for index, size in enumerate(quantizer.codebook_sizes):
+            assert result.codes[..., index].min() >= 0
+            assert result.codes[..., index].max() < size
+    assert all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())
+    assert quantizer.eval()(latents(5)).quantized.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("vector")])
+def test_rows_that_are_not_finite_teach_what_masked_rows_teach(name):
+    states = []
+    for masked in (False, True):
+        torch.manual_seed(1)
+        quantizer = build_quantizer(CONFIGS[name]).train()
+        for seed in range(3):
+            x, mask = latents(8, seed), torch.ones(8, 4, 4, dtype=torch.bool)
+            x[3, 1, 2, 5] = x[6, 0, 0, 0] = torch.nan
+            mask[3, 1, 2] = mask[6, 0, 0] = False
+            torch.manual_seed(seed)
+            result = quantizer(x, mask if masked else None)
+            assert bool(result.losses["commitment"].isnan()) != masked
+        states.append(quantizer.state_dict())
+    for key, state in states[0].items():
+        assert torch.equal(state, states[1][key]), key
+
+
+def test_lengths_are_a_mask(config):
+    lengths = torch.tensor([4, 0, 2, 1, 3])
+    mask = torch.arange(4)[None, :, None].expand(5, 4, 4) < lengths[:, None, None]
+    outcomes = []
+    for arguments in ({"lengths": lengths}, {"mask": mask}):
+        torch.manual_seed(1)
+        quantizer = build_quantizer(config).train()
+        outcomes.append((quantizer(latents(5), **arguments), quantizer.state_dict()))
+    (first, state), (second, other) = outcomes
+    assert torch.equal(first.codes, second.codes)
+    assert all(torch.equal(first.losses[name], second.losses[name]) for name in first.losses)
+    assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+def test_wrong_lengths_are_named():
+    quantizer = build_quantizer(VECTOR)
+    for lengths in (torch.tensor([1, 2]), torch.tensor([1.0] * 5), torch.zeros(5, 1).long()):
+        with pytest.raises(ValueError, match="lengths must be integers"):
+            quantizer(latents(5), lengths=lengths)
+    with pytest.raises(ValueError, match="a mask or lengths, not both"):
+        quantizer(latents(5), grids(5), lengths=torch.ones(5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="lengths must be integers"):
+        quantizer(torch.zeros(5, 6), lengths=torch.ones(5, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(

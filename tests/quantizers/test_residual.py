@@ -27,6 +27,42 @@ def test_each_layer_codes_what_is_left():
     torch.testing.assert_close(left, (x - result.quantized).double(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_one_pass_is_the_loop_over_layers_bit_for_bit(monkeypatch, gradient):
+    quantizer = residual(gradient=gradient).eval()
+    weights = torch.randn(3, 50, 3)
+    outcomes = []
+    for plain in (True, False):
+        if not plain:
+            monkeypatch.setattr(VectorQuantizer, "is_plain", False)
+        x = torch.randn(3, 50, 3, generator=torch.Generator().manual_seed(7)).requires_grad_(True)
+        for used in (4, 2):
+            result = quantizer(x, num_codebooks=used)
+            ((result.quantized * weights).sum() + result.losses["commitment"]).backward()
+            outcomes.append((result, x.grad.clone()))
+    for (one, gradient_of_one), (loop, gradient_of_loop) in zip(
+        outcomes[:2], outcomes[2:], strict=True
+    ):
+        assert torch.equal(one.codes, loop.codes)
+        assert torch.equal(one.quantized, loop.quantized)
+        assert torch.equal(gradient_of_one, gradient_of_loop)
+        assert one.losses == loop.losses
+        assert one.metrics.keys() == loop.metrics.keys()
+        for name in one.metrics:
+            assert torch.equal(one.metrics[name], loop.metrics[name])
+
+
+def test_one_pass_takes_masked_positions_as_zeros():
+    quantizer = residual().eval()
+    x, mask = torch.randn(4, 9, 3), torch.rand(4, 9) < 0.5
+    clean, padded = quantizer(torch.where(mask[..., None], x, 0.0), mask), x.clone()
+    padded[~mask] = torch.nan
+    dirty = quantizer(padded, mask)
+    assert torch.equal(clean.codes, dirty.codes)
+    assert torch.equal(clean.losses["commitment"], dirty.losses["commitment"])
+    assert torch.equal(quantizer(x).codes[mask], dirty.codes[mask])
+
+
 def test_more_codebooks_are_closer():
     quantizer = residual(dropout=0.5).eval()
     x = torch.randn(500, 3)

@@ -36,8 +36,10 @@ class Quantizer(nn.Module, ABC):
     (``model.bfloat16()``): running statistics would stop moving in half precision.
 
     State (codebooks, statistics, initialisation) moves only in training mode: ``eval()`` freezes
-    it, and so does ``quantizer.requires_grad_(False)``. Quantizers begin equal on every rank like
-    any module (DistributedDataParallel sees to it); from then on all ranks agree bit for bit.
+    it, and so does ``requires_grad_(False)`` of the quantizer or of any module around it. Rows of
+    latents with NaN or Inf show in the losses and touch no state. Quantizers begin equal on every
+    rank like any module (DistributedDataParallel sees to it); from then on all ranks agree bit for
+    bit.
 
     A quantizer of one codebook that looks at each position alone writes ``_quantize_rows``,
     ``embed`` and ``codebook_sizes``; one made of others writes ``forward``.
@@ -45,7 +47,6 @@ class Quantizer(nn.Module, ABC):
 
     dim: int
     config: dict[str, Any]
-    frozen: bool = False
 
     @property
     @abstractmethod
@@ -115,19 +116,6 @@ class Quantizer(nn.Module, ABC):
         A forward pass in training does the same; most quantizers have nothing to start.
         """
 
-    @property
-    def learns(self) -> bool:
-        """Whether a forward pass may change state."""
-        return self.training and not self.frozen
-
-    def requires_grad_(self, requires_grad: bool = True) -> Quantizer:
-        """Freeze or unfreeze parameters, and with them the state that is learned without one."""
-        for module in self.modules():
-            if isinstance(module, Quantizer):
-                module.frozen = not requires_grad
-        super().requires_grad_(requires_grad)
-        return self
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -139,10 +127,71 @@ class Quantizer(nn.Module, ABC):
         return self
 
     def __call__(
-        self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
+        self,
+        latents: Tensor,
+        mask: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
+        num_codebooks: int | None = None,
     ) -> Quantized:
+        """As :meth:`forward`; instead of a mask, ``lengths`` may say which positions count.
+
+        Args:
+            lengths: integer [B], for latents [B, T, ..., D]: of sample b the first ``lengths[b]``
+                of T count, each 0..T.
+        """
+        if lengths is not None:
+            if mask is not None:
+                raise ValueError("give a mask or lengths, not both")
+            mask = mask_of_lengths(lengths, latents.shape)
+        if self.training and latents.is_floating_point():
+            latents = with_switches(latents, self)
         result: Quantized = super().__call__(latents, mask, num_codebooks=num_codebooks)
         return result
+
+
+def with_switches(latents: Tensor, quantizer: nn.Module) -> Tensor:
+    """The same latents; what is made of them gives every :func:`new_switch` inside a gradient.
+
+    DistributedDataParallel waits for the gradient of every parameter, empty ones too.
+    """
+    switches = [p for p in quantizer.parameters() if p.numel() == 0 and p.requires_grad]
+    if not switches or not torch.is_grad_enabled():
+        return latents
+    passed: Tensor = _PassBy.apply(latents, *switches)  # type: ignore[no-untyped-call]
+    return passed
+
+
+def new_switch() -> nn.Parameter:
+    """An empty parameter whose ``requires_grad`` says whether buffers beside it may learn.
+
+    ``requires_grad_(False)`` of any module around them so freezes what is learned without a
+    gradient like the rest. It has no place in a state dict.
+    """
+    return nn.Parameter(torch.empty(0))
+
+
+class _PassBy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, *switches: Tensor) -> Tensor:
+        ctx.count = len(switches)
+        return latents.view_as(latents)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        empty = gradients[0].new_zeros(0, dtype=torch.float32)
+        return gradients[0], *[empty] * ctx.count
+
+
+def mask_of_lengths(lengths: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask bool [B, T, ...] of latents of shape [B, T, ..., D] and lengths [B]."""
+    if len(shape) < 3 or lengths.shape != shape[:1] or lengths.is_floating_point():
+        raise ValueError(
+            f"lengths must be integers [B] for latents [B, T, ..., D], "
+            f"not {lengths.dtype} {list(lengths.shape)} for {list(shape)}"
+        )
+    mask = torch.arange(shape[1], device=lengths.device) < lengths[:, None]
+    return mask.reshape(*shape[:2], *[1] * (len(shape) - 3)).expand(shape[:-1])
 
 
 def as_rows(latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

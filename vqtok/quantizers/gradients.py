@@ -16,6 +16,8 @@ def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
         latents: float [..., D], receives the gradient.
         quantized: float [..., D], receives none.
     """
+    if not latents.requires_grad:
+        return quantized.detach()
     # Adding an exact zero keeps the forward value bit for bit.
     return quantized.detach() + (latents - latents.detach())
 

@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqtok import ops
-from vqtok.quantizers.base import Quantized, Quantizer, check_codes, zero_masked
+from vqtok.quantizers.base import Quantized, zero_masked
+from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.kmeans import code_counts
 from vqtok.quantizers.products import largest_product
-from vqtok.quantizers.usage import usage_of_counts
 
 
-class GumbelQuantizer(Quantizer):
+class GumbelQuantizer(CodebookQuantizer):
     """A linear layer scores the codes; training draws one from the softmax, evaluation takes
     the best.
 
@@ -36,28 +34,22 @@ class GumbelQuantizer(Quantizer):
     """
 
     def __init__(self, codebook_size: int, dim: int, *, temperature: float = 1.0) -> None:
-        super().__init__()
-        if codebook_size < 1 or dim < 1 or temperature <= 0:
-            raise ValueError(
-                f"codebook_size, dim and temperature must be positive, "
-                f"not {codebook_size}, {dim}, {temperature}"
-            )
+        super().__init__(codebook_size, dim)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
         self.config: dict[str, Any] = {
             "type": "gumbel",
             "codebook_size": codebook_size,
             "dim": dim,
             "temperature": temperature,
         }
-        self.codebook_size = codebook_size
-        self.dim = dim
         self.scores = nn.Linear(dim, codebook_size)
         self.embeddings = nn.Parameter(torch.randn(codebook_size, dim))
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.temperature: Tensor
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return (self.codebook_size,)
+    def table(self) -> Tensor:
+        return self.embeddings
 
     def _quantize_rows(self, rows: Tensor, valid: Tensor | None) -> Quantized:
         losses: dict[str, Tensor] = {}
@@ -74,17 +66,7 @@ class GumbelQuantizer(Quantizer):
             codes = largest_product(rows.detach(), self.scores.weight.detach(), bias)
             chosen = F.embedding(codes, self.embeddings)
             quantized = straight_through(rows, chosen)
-        metrics = usage_of_counts(code_counts(codes, self.codebook_size, valid))
-        return Quantized(quantized, codes, losses, metrics)
-
-    def embed(self, codes: Tensor) -> Tensor:
-        check_codes(codes, self.codebook_sizes)
-        return F.embedding(codes[..., 0].long(), self.embeddings)
-
-    def codes_of(self, quantized: Tensor) -> Tensor:
-        rows = quantized.detach().reshape(-1, self.dim)
-        codes = ops.nearest(rows, self.embeddings.detach())
-        return codes.reshape(*quantized.shape[:-1], 1)
+        return Quantized(quantized, codes, losses, self._usage(codes, valid))
 
     def _divergence(self, logits: Tensor, valid: Tensor | None) -> Tensor:
         log_share = F.log_softmax(logits, dim=-1)

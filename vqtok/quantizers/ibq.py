@@ -8,15 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqtok import ops
-from vqtok.quantizers.base import Quantized, Quantizer, check_codes, masked_mean_square
+from vqtok.quantizers.base import Quantized, masked_mean_square
+from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.kmeans import code_counts
 from vqtok.quantizers.products import largest_product
-from vqtok.quantizers.usage import softmax_code_losses, usage_of_counts
+from vqtok.quantizers.usage import softmax_code_losses
 
 
-class IBQ(Quantizer):
+class IBQ(CodebookQuantizer):
     """The code with the largest dot product; the gradient passes the softmax over all codes, so
     that every step moves every embedding.
 
@@ -37,12 +36,9 @@ class IBQ(Quantizer):
     def __init__(
         self, codebook_size: int, dim: int, *, temperature: float = 0.01, cosine: bool = False
     ) -> None:
-        super().__init__()
-        if codebook_size < 1 or dim < 1 or temperature <= 0:
-            raise ValueError(
-                f"codebook_size, dim and temperature must be positive, "
-                f"not {codebook_size}, {dim}, {temperature}"
-            )
+        super().__init__(codebook_size, dim)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
         self.config: dict[str, Any] = {
             "type": "ibq",
             "codebook_size": codebook_size,
@@ -50,19 +46,16 @@ class IBQ(Quantizer):
             "temperature": temperature,
             "cosine": cosine,
         }
-        self.codebook_size = codebook_size
-        self.dim = dim
         self.temperature = temperature
         self.cosine = cosine
         # Equal norms: a longer embedding would win more dot products.
         self.embeddings = nn.Parameter(F.normalize(torch.randn(codebook_size, dim), dim=-1))
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return (self.codebook_size,)
+    def table(self) -> Tensor:
+        return F.normalize(self.embeddings, dim=-1) if self.cosine else self.embeddings
 
     def _quantize_rows(self, rows: Tensor, valid: Tensor | None) -> Quantized:
-        table = self._lookup_table()
+        table = self.table()
         if self.cosine:
             rows = F.normalize(rows, dim=-1)
         codes = largest_product(rows.detach(), table.detach(), check=not self.training)
@@ -79,17 +72,4 @@ class IBQ(Quantizer):
             quantized = chosen + (expected - expected.detach())
             losses["index"] = masked_mean_square(quantized - rows, valid)
             losses.update(softmax_code_losses(logits / self.temperature, valid))
-        metrics = usage_of_counts(code_counts(codes, self.codebook_size, valid))
-        return Quantized(quantized, codes, losses, metrics)
-
-    def embed(self, codes: Tensor) -> Tensor:
-        check_codes(codes, self.codebook_sizes)
-        return F.embedding(codes[..., 0].long(), self._lookup_table())
-
-    def codes_of(self, quantized: Tensor) -> Tensor:
-        rows = quantized.detach().reshape(-1, self.dim)
-        codes = ops.nearest(rows, self._lookup_table().detach())
-        return codes.reshape(*quantized.shape[:-1], 1)
-
-    def _lookup_table(self) -> Tensor:
-        return F.normalize(self.embeddings, dim=-1) if self.cosine else self.embeddings
+        return Quantized(quantized, codes, losses, self._usage(codes, valid))

@@ -19,7 +19,7 @@ def kmeans(
         latents: float32 [N, D]. With fewer rows than clusters (over all ranks), the centers are
             the rows, repeated with a little noise so that no two are equal.
         codebook_size: number of clusters K.
-        valid: bool [N], the rows that count; the others must be 0. None for all.
+        valid: bool [N], the rows that count; the others may hold NaN. None for all.
         iterations: Lloyd steps.
 
     Returns:
@@ -46,10 +46,12 @@ def code_totals(
 ) -> tuple[Tensor, Tensor]:
     """Over all ranks: how many valid rows chose each code, int64 [K], and their sums [K, D].
 
-    Rows that are not valid must be 0; they change neither.
+    Rows that are not valid may hold anything, NaN too; they change neither.
     """
-    _, sums = ops.ema_update(latents, codes, codebook_size)
-    counts = code_counts(codes, codebook_size, valid)
+    if valid is not None:  # the others are counted behind the last code, and left out
+        codes = torch.where(valid, codes, codebook_size)
+    counts, sums = ops.ema_update(latents, codes, codebook_size + (valid is not None))
+    counts, sums = counts[:codebook_size], sums[:codebook_size]
     return distributed.sum_over_ranks(counts), distributed.sum_over_ranks(sums)
 
 

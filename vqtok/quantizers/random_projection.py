@@ -61,8 +61,8 @@ class RandomProjectionQuantizer(Quantizer):
         if not self.training:
             refuse_not_finite(rows)
         # float64, so that the codes don't depend on how a matrix product adds up.
-        projected = F.normalize(rows.detach().double() @ self.projection.double(), dim=-1)
-        codes = ops.nearest(projected, self.vectors, check=False)
+        projected = rows.detach().double() @ self.projection.double()
+        codes = ops.nearest_cosine(projected, self.vectors, check=False)
         quantized = straight_through(rows, F.embedding(codes, self.vectors) @ self.back)
         metrics = usage_of_counts(code_counts(codes, self.codebook_size, valid))
         return Quantized(quantized, codes, {}, metrics)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqtok import ops
 from vqtok.quantizers.base import (
     Quantized,
     Quantizer,
+    as_rows,
     check_codes,
     check_latents,
     check_num_codebooks,
@@ -19,6 +21,7 @@ from vqtok.quantizers.base import (
     zero_masked,
 )
 from vqtok.quantizers.gradients import GRADIENTS
+from vqtok.quantizers.vector import VectorQuantizer
 
 
 class ResidualQuantizer(Quantizer):
@@ -80,6 +83,11 @@ class ResidualQuantizer(Quantizer):
     ) -> Quantized:
         check_latents(latents, self.dim, mask)
         used = check_num_codebooks(num_codebooks, len(self.codebook_sizes))
+        layers = [
+            layer for layer in self._quantizers()[:used] if isinstance(layer, VectorQuantizer)
+        ]
+        if len(layers) == used and all(layer.is_plain for layer in layers):
+            return self._look_up(latents, mask, layers)
         with torch.autocast(latents.device.type, enabled=False):
             target = zero_masked(latents.float(), mask)
             keep = self._draw_num_codebooks(target, used)
@@ -98,6 +106,23 @@ class ResidualQuantizer(Quantizer):
         combined = combine(results, [1 / used] * used)
         losses = {**combined.losses, "commitment": masked_mean_square(target - total, mask)}
         return Quantized(quantized.to(latents.dtype), combined.codes, losses, combined.metrics)
+
+    def _look_up(
+        self, latents: Tensor, mask: Tensor | None, layers: Sequence[VectorQuantizer]
+    ) -> Quantized:
+        """The same where all layers are plain lookups: in one pass, without whole residuals."""
+        with torch.autocast(latents.device.type, enabled=False):
+            target, valid = as_rows(latents, mask)
+            total, codes = ops.quantize(target.detach(), [layer.table() for layer in layers])
+            quantized = self.pass_gradient(target, total)
+            losses = {"commitment": masked_mean_square(target - total, valid)}
+        metrics = [layer.metrics(codes[:, q], valid) for q, layer in enumerate(layers)]
+        return Quantized(
+            quantized.reshape(latents.shape).to(latents.dtype),
+            codes.reshape(*latents.shape[:-1], len(layers)),
+            losses,
+            {name: torch.cat([metric[name] for metric in metrics]) for name in metrics[0]},
+        )
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)

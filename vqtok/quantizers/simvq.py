@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtok import ops
-from vqtok.quantizers.base import Quantized, Quantizer, check_codes, masked_mean_square
+from vqtok.quantizers.base import Quantized, masked_mean_square
+from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import GRADIENTS
-from vqtok.quantizers.kmeans import code_counts
-from vqtok.quantizers.usage import usage_of_counts
 
 
-class SimVQ(Quantizer):
+class SimVQ(CodebookQuantizer):
     """The embeddings are a linear map of fixed random vectors: each step moves all of them.
 
     Args:
@@ -29,40 +27,30 @@ class SimVQ(Quantizer):
     """
 
     def __init__(self, codebook_size: int, dim: int, *, gradient: str = "straight_through") -> None:
-        super().__init__()
-        if codebook_size < 1 or dim < 1 or gradient not in GRADIENTS:
-            raise ValueError(
-                f"codebook_size and dim must be positive and gradient one of {tuple(GRADIENTS)}, "
-                f"not {codebook_size}, {dim} and {gradient!r}"
-            )
+        super().__init__(codebook_size, dim)
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient must be one of {tuple(GRADIENTS)}, not {gradient!r}")
         self.config: dict[str, Any] = {
             "type": "simvq",
             "codebook_size": codebook_size,
             "dim": dim,
             "gradient": gradient,
         }
-        self.codebook_size = codebook_size
-        self.dim = dim
         self.pass_gradient = GRADIENTS[gradient]
         self.register_buffer("vectors", torch.randn(codebook_size, dim) * dim**-0.5)
         self.vectors: Tensor
         self.transform = nn.Linear(dim, dim, bias=False)
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return (self.codebook_size,)
+    def table(self) -> Tensor:
+        table: Tensor = self.transform(self.vectors)
+        return table
 
     def _quantize_rows(self, rows: Tensor, valid: Tensor | None) -> Quantized:
-        table: Tensor = self.transform(self.vectors)
-        codes = ops.nearest(rows.detach(), table.detach(), check=not self.training)
-        chosen = F.embedding(codes, table)
+        chosen, codes = ops.quantize(rows.detach(), [self.table()], check=not self.training)
+        codes = codes[:, 0]
         losses = {
             "commitment": masked_mean_square(rows - chosen.detach(), valid),
             "codebook": masked_mean_square(rows.detach() - chosen, valid),
         }
-        metrics = usage_of_counts(code_counts(codes, self.codebook_size, valid))
-        return Quantized(self.pass_gradient(rows, chosen.detach()), codes, losses, metrics)
-
-    def embed(self, codes: Tensor) -> Tensor:
-        check_codes(codes, self.codebook_sizes)
-        return F.embedding(codes[..., 0].long(), self.transform(self.vectors))
+        quantized = self.pass_gradient(rows, chosen.detach())
+        return Quantized(quantized, codes, losses, self._usage(codes, valid))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,21 +13,20 @@ from vqtok import ops
 from vqtok.quantizers import distributed
 from vqtok.quantizers.base import (
     Quantized,
-    Quantizer,
     as_rows,
-    check_codes,
     check_latents,
     masked_mean_square,
+    new_switch,
 )
+from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import GRADIENTS
-from vqtok.quantizers.kmeans import code_counts, code_totals, kmeans
+from vqtok.quantizers.kmeans import code_totals, kmeans
 from vqtok.quantizers.penalties import PENALTIES
-from vqtok.quantizers.usage import usage_of_counts
 
 LEARNING = ("ema", "gradient")
 
 
-class VectorQuantizer(Quantizer):
+class VectorQuantizer(CodebookQuantizer):
     """Each latent becomes the nearest row of a codebook.
 
     Args:
@@ -70,9 +69,7 @@ class VectorQuantizer(Quantizer):
         revive_below: float = 0.02,
         penalties: Sequence[str] = (),
     ) -> None:
-        super().__init__()
-        if codebook_size < 1 or dim < 1:
-            raise ValueError(f"codebook_size and dim must be positive, not {codebook_size}, {dim}")
+        super().__init__(codebook_size, dim)
         if learning not in LEARNING or gradient not in GRADIENTS:
             raise ValueError(
                 f"learning must be one of {LEARNING} and gradient one of {tuple(GRADIENTS)}, "
@@ -96,8 +93,6 @@ class VectorQuantizer(Quantizer):
         }
         if penalties:  # left out otherwise, so that older configs keep their fingerprint
             self.config["penalties"] = list(penalties)
-        self.codebook_size = codebook_size
-        self.dim = dim
         self.learning = learning
         self.decay = decay
         self.cosine = cosine
@@ -112,6 +107,7 @@ class VectorQuantizer(Quantizer):
             self.embeddings: Tensor = nn.Parameter(embeddings)
         else:
             self.register_buffer("embeddings", embeddings)
+            self.switch = new_switch()
         self.register_buffer("counts", torch.ones(codebook_size))
         self.register_buffer("initialized", torch.tensor(False))
         self.counts: Tensor
@@ -121,35 +117,77 @@ class VectorQuantizer(Quantizer):
         self.register_load_state_dict_post_hook(_refresh_initialized)  # type: ignore[no-untyped-call]
 
     @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return (self.codebook_size,)
+    def learns(self) -> bool:
+        """Whether a forward pass may change state."""
+        switch = self.embeddings if self.learning == "gradient" else self.switch
+        return self.training and switch.requires_grad
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether quantizing is now the lookup of the nearest row of a constant, and no more."""
+        return not self.training and not self.cosine and self.learning == "ema"
 
     def _quantize_rows(self, rows: Tensor, valid: Tensor | None) -> Quantized:
+        given, known = rows.detach(), valid
         if self.cosine:
             rows = F.normalize(rows, dim=-1)
-        if self.learns and not self._is_initialized:
-            self._initialize(rows.detach(), valid)
-        table = self._lookup_table()
-        # In training a NaN shows in the loss; asking here would wait for the device.
-        codes = ops.nearest(rows.detach(), table.detach(), check=not self.training)
-        chosen = F.embedding(codes, table)
+        points = rows.detach()
+        if self.learns:
+            known = _finite(points, valid)
+            if not self._is_initialized:
+                self._initialize(points, known)
+        table = self.table()
+        chosen, codes = self._look_up(given, table)
         losses = self._losses(rows, chosen, table, valid)
-        counts = code_counts(codes, self.codebook_size, valid)
-        dead = self._update(rows.detach(), codes, valid) if self.learns else self._dead()
-        metrics = {**usage_of_counts(counts), "dead": dead.float().mean()[None]}
+        metrics = self.metrics(codes, known)
+        if self.learns:
+            metrics["dead"] = self._update(points, codes, known).float().mean()[None]
         return Quantized(self.pass_gradient(rows, chosen.detach()), codes, losses, metrics)
 
-    def embed(self, codes: Tensor) -> Tensor:
-        check_codes(codes, self.codebook_sizes)
-        return F.embedding(codes[..., 0].long(), self._lookup_table())
+    def _look_up(self, rows: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The chosen rows of the table [N, D], which carry its gradient, and the codes [N]."""
+        # In training a NaN shows in the loss; asking here would wait for the device.
+        check = not self.training
+        if self.cosine:
+            codes = ops.nearest_cosine(rows, table.detach(), check=check)
+            return F.embedding(codes, table), codes
+        chosen, codes = ops.quantize(rows, [table], check=check)
+        return chosen, codes[:, 0]
 
-    def _lookup_table(self) -> Tensor:
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        """``perplexity``, ``usage`` and ``dead`` [1] of the codes [N] of a batch."""
+        return {**self._usage(codes, valid), "dead": self._dead().float().mean()[None]}
+
+    def table(self) -> Tensor:
         """The embeddings [K, D], on the unit sphere if cosine."""
         if self.learning == "ema":
             return self.embeddings
         # A copy: revival writes into the parameter before the backward pass needs its values.
         table = self.embeddings.clone()
         return F.normalize(table, dim=-1) if self.cosine else table
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.pop(prefix + "switch", None)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            *(state_dict, prefix, local_metadata, strict),
+            *(missing_keys, unexpected_keys, error_msgs),
+        )
+        if prefix + "switch" in missing_keys:
+            missing_keys.remove(prefix + "switch")
 
     def _losses(
         self, rows: Tensor, chosen: Tensor, table: Tensor, valid: Tensor | None
@@ -166,7 +204,8 @@ class VectorQuantizer(Quantizer):
         check_latents(latents, self.dim, mask)
         if self.learns and not self._is_initialized:
             rows, valid = as_rows(latents.detach(), mask)
-            self._initialize(F.normalize(rows, dim=-1) if self.cosine else rows, valid)
+            rows = F.normalize(rows, dim=-1) if self.cosine else rows
+            self._initialize(rows, _finite(rows, valid))
 
     @torch.no_grad()
     def _initialize(self, rows: Tensor, valid: Tensor | None) -> None:
@@ -214,6 +253,12 @@ class VectorQuantizer(Quantizer):
 
     def _set_embeddings(self, embeddings: Tensor) -> None:
         self.embeddings.copy_(F.normalize(embeddings, dim=-1) if self.cosine else embeddings)
+
+
+def _finite(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """bool [N]: the valid rows without NaN or Inf (or so large that their sum overflows)."""
+    finite = rows.sum(dim=-1).isfinite()
+    return finite if valid is None else finite & valid
 
 
 def _refresh_initialized(module: nn.Module, _keys: object) -> None:
