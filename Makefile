@@ -10,9 +10,9 @@ NATIVE := $(shell find csrc -name tests -prune -o -type f -print)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: test lint types python-tests native-tests aarch64-tests demo clean
+.PHONY: test lint types python-tests native-tests cuda-races aarch64-tests demo clean
 
-test: lint types python-tests native-tests aarch64-tests
+test: lint types python-tests native-tests cuda-races aarch64-tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -30,7 +30,14 @@ native-tests: $(READY)
 	$(BIN)/cmake --build build/native-tests
 	$(BIN)/ctest --test-dir build/native-tests --output-on-failure
 
-# The same for aarch64 (NEON), cross-compiled and run by qemu. Debian has both:
+# The emulated CUDA kernels under the thread sanitizer.
+cuda-races: $(READY)
+	$(BIN)/cmake -G Ninja -S csrc -B build/cuda-races -DVQTOK_TESTS=ON -DVQTOK_SANITIZERS=thread \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/cuda-races --target test_cuda_emulator
+	$(BIN)/ctest --test-dir build/cuda-races --output-on-failure
+
+# The native tests for aarch64 (NEON), cross-compiled and run by qemu. Debian has both:
 # apt-get install g++-aarch64-linux-gnu qemu-user
 AARCH64_CXX := aarch64-linux-gnu-g++
 QEMU := qemu-aarch64

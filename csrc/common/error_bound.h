@@ -36,8 +36,11 @@ VQTOK_BOTH inline float round_up(double v) {
 //
 // If e is the sum of these, the answer scores at least best - 2e. The constants give 2e, with room
 // for their own rounding and that of the comparison (two more u32 of the score).
-VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm) {
-  constexpr double u32 = 0x1p-24, u64 = 0x1p-53, tiny = 0x1p-149;
+//
+// `tiny` is 2^-149 where subnormals are kept, 2^-126 where they may be flushed to zero.
+VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm,
+                                         double tiny = 0x1p-149) {
+  constexpr double u32 = 0x1p-24, u64 = 0x1p-53;
   const double largest_norm = sqrt(largest_squared_norm);
   const double half = 0.5 * largest_squared_norm;
   const double relative = (dim + 8) * u32;

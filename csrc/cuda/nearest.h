@@ -11,7 +11,7 @@ constexpr int64_t kNoneBad = 0x7f7f7f7f7f7f7f7f;  // larger than any row, and se
 struct CudaReport {
   int64_t first_bad_code, first_bad_row;  // with a NaN or Inf, or kNoneBad
   uint64_t largest_squared_norm;          // of a code: the bits of a float64
-  uint64_t open_rows;                     // rows that needed float64
+  uint64_t open_rows;                     // rows that the scan did not decide
 };
 
 // Bytes of device memory that nearest_cuda works in; the CudaReport lies at their start.
