@@ -1,38 +1,46 @@
-"""``vqtok train``: a tokenizer from a folder of images."""
+"""``vqtok train``: a tokenizer from a folder of images or sounds."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vqtok.cli.common import check_device, positive, say, show
 
-HELP = "train a tokenizer on images"
+if TYPE_CHECKING:
+    from vqtok.autoencoders import Autoencoder
+    from vqtok.training import AudioCrops, PhotoCrops
+
+HELP = "train a tokenizer on images or sounds"
 INTERRUPTED = "run the same command again to go on from the last save"
 EXAMPLES = """\
 examples:
   vqtok train photo --data photos/ --out runs/mine --steps 20000
   vqtok train photo --data photos/ --out runs/mine --steps 20000     (again: resumes)
   vqtok train photo --data photos/ --out runs/more --init runs/mine
+  vqtok train audio --data sounds/ --out runs/voice --validation others/
   vqtok encode photos/ tokens/ --tokenizer runs/mine
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the options of ``vqtok train``."""
-    parser.add_argument("preset", metavar="PRESET", help="the model: photo, photo-tiny")
+    parser.add_argument(
+        "preset", metavar="PRESET", help="the model: photo, photo-tiny, audio, audio-tiny"
+    )
     parser.add_argument(
         "--data",
         required=True,
-        help="images: a folder, a glob, a text list of paths, or a .tar",
+        help="images or sounds: a folder, a glob, a text list of paths, or a .tar",
     )
     parser.add_argument(
         "--out", required=True, type=Path, help="the run's folder; a run in it is resumed"
     )
     parser.add_argument("--steps", type=positive, default=20_000, help="(default: %(default)s)")
     parser.add_argument(
-        "--validation", metavar="DATA", help="images to score at checkpoints, never trained on"
+        "--validation", metavar="DATA", help="data to score at checkpoints, never trained on"
     )
     parser.add_argument(
         "--init", metavar="TOKENIZER", help="start from these weights instead of random ones"
@@ -40,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the tokenizer's name (default: that of --out)")
     parser.add_argument("--batch-size", type=positive, default=16, help="(default: %(default)s)")
     parser.add_argument(
-        "--crop", type=positive, default=128, help="side of a crop in pixels (default: %(default)s)"
+        "--crop",
+        type=positive,
+        help="side of a crop in pixels (default: 128), or samples of an excerpt (28,800)",
     )
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -57,9 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
     from vqtok.autoencoders import build_autoencoder, preset_config
     from vqtok.errors import UsageError
-    from vqtok.media.sources import list_sources
     from vqtok.tokenizer import Tokenizer
-    from vqtok.training import PhotoCrops, TrainConfig, Trainer
+    from vqtok.training import PhotoTask, SoundTask, TrainConfig, Trainer
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -68,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
         model_config = preset_config(args.preset)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    model = build_autoencoder(model_config)
+    crop, per_latent = _crop(args, model)
     config = TrainConfig(
         steps=args.steps,
         batch_size=args.batch_size,
-        crop=args.crop,
+        crop=crop,
         learning_rate=args.learning_rate,
         autocast=not args.no_autocast,
         seed=args.seed,
@@ -79,30 +90,31 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out {args.out} is a file, not a folder")
-    downsample = build_autoencoder(model_config).encoder.downsample
-    if args.crop % downsample:
-        raise UsageError(f"--crop must be a multiple of {downsample}, not {args.crop}")
+    if crop % per_latent:
+        raise UsageError(f"--crop must be a multiple of {per_latent}, not {crop}")
     init = None
     if args.init is not None:
         init = Tokenizer.from_pretrained(args.init)
         if init.autoencoder.config != model_config:
             raise UsageError(f"--init {args.init} is not a model of the preset {args.preset}")
-    crops = PhotoCrops(
-        list_sources(args.data), size=args.crop, batch_size=args.batch_size, seed=args.seed
-    )
+    crops = _crops(args.data, model, size=crop, batch_size=args.batch_size, seed=args.seed)
     for skipped in crops.skipped:
         say(f"left out {skipped}")
     validation = None
     if args.validation is not None:
-        validation = PhotoCrops(
-            list_sources(args.validation), size=256, batch_size=16, seed=args.seed
+        sizes = (
+            {"size": 96_000, "batch_size": 12}
+            if _is_sound(model)
+            else {"size": 256, "batch_size": 16}
         )
+        validation = _crops(args.validation, model, seed=args.seed, **sizes)
     trainer = Trainer(
         model_config,
         crops,
         args.out,
         config,
         name=args.name or args.out.resolve().name,
+        task=SoundTask() if _is_sound(model) else PhotoTask(),
         validation=validation,
         init=init,
         device=args.device,
@@ -114,3 +126,34 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(f"{args.out} is trained: {config.steps:,} steps; {tokenizer.fingerprint[:12]}")
     return 0
+
+
+def _is_sound(model: Autoencoder) -> bool:
+    return getattr(model.encoder, "modality", "image") == "audio"
+
+
+def _crop(args: argparse.Namespace, model: Autoencoder) -> tuple[int, int]:
+    """The size of training crops, and of what one latent stands for: pixels or samples."""
+    encoder: Any = model.encoder
+    if _is_sound(model):
+        return args.crop or 28_800, encoder.hop
+    return args.crop or 128, encoder.downsample
+
+
+def _crops(
+    data: str, model: Autoencoder, *, size: int, batch_size: int, seed: int
+) -> AudioCrops | PhotoCrops:
+    """Crops of images or of sounds, as the model takes them."""
+    from vqtok.media.sources import list_sources
+    from vqtok.training import AudioCrops, PhotoCrops
+
+    if not _is_sound(model):
+        return PhotoCrops(list_sources(data), size=size, batch_size=batch_size, seed=seed)
+    encoder: Any = model.encoder
+    return AudioCrops(
+        list_sources(data, "audio"),
+        sample_rate=encoder.sample_rate,
+        size=size,
+        batch_size=batch_size,
+        seed=seed,
+    )

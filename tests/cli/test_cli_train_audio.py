@@ -1,0 +1,37 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from vqtok.cli import main
+from vqtok.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    noise = np.random.default_rng(0).standard_normal((2, 8000)) * 0.1
+    for index, samples in enumerate(noise):
+        soundfile.write(folder / f"{index}.wav", samples, 8000)
+    return folder
+
+
+def test_train_makes_an_audio_tokenizer(sounds, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["train", "audio-tiny", "--data", str(sounds), "--out", str(out), "--steps", "2"]
+    command += ["--batch-size", "2", "--crop", "1600", "--validation", str(sounds), "--json"]
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    tokenizer = Tokenizer.from_pretrained(out)
+    assert tokenizer.fingerprint == result["fingerprint"]
+    assert tokenizer.modality == "audio"
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation"]["mel"] > 0
+
+
+def test_a_crop_must_fit_the_hop(sounds, tmp_path, capsys):
+    command = ["train", "audio-tiny", "--data", str(sounds), "--out", str(tmp_path / "run")]
+    assert main([*command, "--crop", "1601"]) == 2
+    assert "--crop must be a multiple of 160, not 1601" in capsys.readouterr().err
