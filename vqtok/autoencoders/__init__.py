@@ -13,6 +13,7 @@ from vqtok.autoencoders.likelihoods import LIKELIHOODS
 from vqtok.autoencoders.penalties import PENALTIES
 from vqtok.autoencoders.presets import PRESETS, preset_config
 from vqtok.autoencoders.scalings import SCALINGS
+from vqtok.autoencoders.variants import VARIANTS, variant
 
 __all__ = [
     "BOTTLENECKS",
@@ -21,8 +22,10 @@ __all__ = [
     "PENALTIES",
     "PRESETS",
     "SCALINGS",
+    "VARIANTS",
     "Autoencoder",
     "Reconstruction",
     "build_autoencoder",
     "preset_config",
+    "variant",
 ]

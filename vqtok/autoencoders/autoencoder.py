@@ -167,7 +167,7 @@ class Autoencoder(Verbs):
         latents = self.encode(seen, mask)
         squeezed = self.squeeze(latents, step=step)
         output = self.decode(squeezed.values, target)
-        reconstruction = self.likelihood(_as_float(output), _as_float(target), mask)
+        reconstruction = self.likelihood(at_least_float32(output), at_least_float32(target), mask)
         losses = {"reconstruction": reconstruction, **squeezed.losses}
         if penalties:
             context = Context(
@@ -254,5 +254,6 @@ def _check_dims(encoder: Stack, bottleneck: Bottleneck | Quantizer, decoder: Sta
         )
 
 
-def _as_float(values: Tensor) -> Tensor:
-    return values.float() if values.is_floating_point() else values
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision widened; float32, float64 and integers as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -117,7 +117,7 @@ class Verbs(nn.Module):
             target = zero_padding(model.scaled(part), mask)
             squeezed = model.squeeze(model.encode(target, mask))
             output = model.decode(squeezed.values, target)
-            cost = model.likelihood.cost(_as_float(output), _as_float(target))
+            cost = model.likelihood.cost(_at_least_float32(output), _at_least_float32(target))
             if per_feature:
                 return -cost if mask is None else -_masked(cost, mask)
             score = -sum_per_sample(cost, mask)
@@ -320,5 +320,5 @@ def _masked(cost: Tensor, mask: Tensor) -> Tensor:
     return cost.masked_fill(~mask.view(shape), 0.0)
 
 
-def _as_float(values: Tensor) -> Tensor:
-    return values.float() if values.is_floating_point() else values
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

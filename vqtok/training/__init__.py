@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from vqtok.training.adversary import Adversary
+from vqtok.training.arrays import Arrays
 from vqtok.training.audio_crops import AudioCrops
 from vqtok.training.config import TrainConfig
 from vqtok.training.crops import PhotoCrops
 from vqtok.training.data import TrainingData, prefetch
+from vqtok.training.fit import Fitted, MemorisingWarning, default_config, fit
 from vqtok.training.guard import NotFiniteError
 from vqtok.training.photos import PhotoTask
 from vqtok.training.sounds import SoundTask
@@ -15,8 +17,11 @@ from vqtok.training.trainer import Trainer
 
 __all__ = [
     "Adversary",
+    "Arrays",
     "AudioCrops",
+    "Fitted",
     "Inputs",
+    "MemorisingWarning",
     "NotFiniteError",
     "Outcome",
     "PhotoCrops",
@@ -26,5 +31,7 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "TrainingData",
+    "default_config",
+    "fit",
     "prefetch",
 ]
