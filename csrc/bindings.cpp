@@ -14,6 +14,7 @@
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
 #include "cpu/residual.h"
+#include "cuda/ema.h"
 #include "cuda/nearest.h"
 
 namespace py = pybind11;
@@ -128,6 +129,19 @@ void nearest_on_cuda(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride, u
   }
   if (error) throw std::runtime_error(std::string("CUDA: ") + error);
 }
+
+void ema_update_on_cuda(uintptr_t x, int dtype, int64_t rows, int64_t dim, int64_t stride,
+                        uintptr_t codes, int64_t size, uintptr_t counts, uintptr_t sums,
+                        uintptr_t workspace, int device, uintptr_t stream) {
+  const Matrix matrix{at<void>(x), static_cast<DType>(dtype), rows, dim, stride};
+  const char* error = nullptr;
+  {
+    py::gil_scoped_release release;
+    error = ema_update_cuda(device, at<void>(stream), matrix, at<int64_t>(codes), size,
+                            at<int64_t>(counts), at<void>(sums), at<void>(workspace));
+  }
+  if (error) throw std::runtime_error(std::string("CUDA: ") + error);
+}
 #else
 constexpr bool kWithCuda = false;
 #endif
@@ -172,5 +186,12 @@ PYBIND11_MODULE(_native, m) {
         py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"), py::arg("size"),
         py::arg("codebook_stride"), py::arg("dim"), py::arg("codes"), py::arg("workspace"),
         py::arg("device"), py::arg("stream"), "Queues the lookup on a stream.");
+  m.def("ema_cuda_workspace", &ema_cuda_workspace, py::arg("rows"), py::arg("size"),
+        "Bytes of device memory for ema_update_cuda. It starts with an int64: the first row whose "
+        "code is outside the codebook, or no_bad_index.");
+  m.def("ema_update_cuda", &ema_update_on_cuda, py::arg("x"), py::arg("dtype"), py::arg("rows"),
+        py::arg("dim"), py::arg("stride"), py::arg("codes"), py::arg("size"), py::arg("counts"),
+        py::arg("sums"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
+        "Queues the update on a stream.");
 #endif
 }

@@ -3,14 +3,13 @@
 #include <stdint.h>
 
 #include "common/dtype.h"
+#include "cuda/report.h"
 
 namespace vqtok {
 
 // Bytes of device memory that ema_update_cuda works in. It starts with an int64: the first row whose
-// code is outside the codebook, or kNoneOutside.
+// code is outside the codebook, or kNoneBad.
 int64_t ema_cuda_workspace(int64_t rows, int64_t size);
-
-constexpr int64_t kNoneOutside = 0x7f7f7f7f7f7f7f7f;
 
 // Queues the update on a stream of a device, where all arrays lie. counts: [size]; sums:
 // [size][x.dim], double if x is f64, else float. Rows whose code is outside count for nothing.

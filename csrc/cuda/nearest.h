@@ -3,10 +3,9 @@
 #include <stdint.h>
 
 #include "common/dtype.h"
+#include "cuda/report.h"
 
 namespace vqtok {
-
-constexpr int64_t kNoneBad = 0x7f7f7f7f7f7f7f7f;  // larger than any row, and set by a memset
 
 struct CudaReport {
   int64_t first_bad_code, first_bad_row;  // with a NaN or Inf, or kNoneBad

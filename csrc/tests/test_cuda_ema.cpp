@@ -42,7 +42,7 @@ void check_update(DType dtype, int64_t rows, int64_t size, int64_t dim, T (*draw
   for (unsigned seed : {0u, 1u, 7u}) {
     emulated_cuda::seed = seed;
     const auto result = update<T, Sum>({x.data(), dtype, rows, dim, stride}, codes, size);
-    CHECK(result.first_outside == kNoneOutside, "codes are in range");
+    CHECK(result.first_outside == kNoneBad, "codes are in range");
     CHECK(result.counts == want_counts, "seed %u", seed);
     for (int64_t i = 0; i < size * dim; ++i)
       CHECK(result.sums[i] == static_cast<Sum>(want[i]), "seed %u, element %lld", seed,

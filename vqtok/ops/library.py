@@ -77,7 +77,8 @@ def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Te
         counts int64 [K], and sums [K, D], float64 for float64 x, otherwise float32
 
     Raises:
-        ValueError: shapes or dtypes that do not match, or a code outside the codebook.
+        ValueError: shapes or dtypes that do not match, or a code outside the codebook (which cannot
+            be seen while a CUDA graph is captured: such rows then count for nothing).
     """
     return cast("tuple[Tensor, Tensor]", torch.ops.vqtok.ema_update(x, codes, codebook_size))
 
@@ -280,6 +281,29 @@ def _ema_cpu(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tens
     return counts, sums
 
 
+def _ema_cuda(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    module = native.load()
+    if module is None or not module.with_cuda:
+        return _ema_any(x, codes, codebook_size)
+    _check_ema(x, codes, codebook_size)
+    x, codes = rows(x), codes.contiguous()
+    counts = torch.empty(codebook_size, dtype=torch.int64, device=x.device)
+    shape = (codebook_size, x.shape[1])
+    sums = torch.empty(shape, dtype=reference.sum_dtype(x), device=x.device)
+    size = module.ema_cuda_workspace(x.shape[0], codebook_size)
+    workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
+    module.ema_update_cuda(
+        *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), codes.data_ptr()),
+        *(codebook_size, counts.data_ptr(), sums.data_ptr(), workspace.data_ptr()),
+        *(x.device.index, torch.cuda.current_stream(x.device).cuda_stream),
+    )
+    if not torch.cuda.is_current_stream_capturing():  # waits for the result
+        bad = int(workspace[:8].view(torch.int64))
+        if bad != module.no_bad_index:
+            raise _outside(codes, bad, codebook_size)
+    return counts, sums
+
+
 def _outside(codes: Tensor, position: int, codebook_size: int) -> ValueError:
     return ValueError(f"codes[{position}] is {int(codes[position])}, outside [0, {codebook_size})")
 
@@ -359,4 +383,5 @@ for _name, (_any, _cpu, _fake) in _KERNELS.items():
     torch.library.register_fake(f"vqtok::{_name}", _fake)
 torch.library.impl("vqtok::nearest", "cuda", _nearest_cuda)
 torch.library.impl("vqtok::nearest_cosine", "cuda", _cosine_cuda)
+torch.library.impl("vqtok::ema_update", "cuda", _ema_cuda)
 torch.library.register_autograd("vqtok::ema_update", _ema_backward, setup_context=_ema_setup)
