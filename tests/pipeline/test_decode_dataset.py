@@ -57,7 +57,7 @@ def test_other_formats_and_fewer_codebooks(encoded, toy, tmp_path, image_format:
         TokenReader(encoded / "shard-00000.safetensors"),
         toy.ToyTokenizer(),
         tmp_path / "out",
-        image_format=image_format,
+        file_format=image_format,
         quality=80,
         num_codebooks=1,
     )
@@ -200,6 +200,6 @@ def test_a_full_disk_ends_the_run(encoded: Path, toy, tmp_path: Path, monkeypatc
     def full(path, *arguments):
         raise VqtokError(f"{path}: cannot write the image: No space left on device")
 
-    monkeypatch.setattr("vqtok.pipeline.decode.write_image", full)
+    monkeypatch.setattr("vqtok.pipeline.images.write_image", full)
     with pytest.raises(VqtokError, match="No space left"):
         decode_dataset(TokenReader(encoded), toy.ToyTokenizer(), tmp_path / "out")

@@ -340,7 +340,7 @@ def test_a_plan_file_comes_back(toy, photos, tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_number_of_inputs(toy, tmp_path, monkeypatch) -> None:
     """At most two images per worker and one more are decoded and not yet encoded."""
-    import vqtok.pipeline.encode as module
+    import vqtok.pipeline.images as module
 
     write_image(tmp_path / "x.png", np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "list.txt").write_text("x.png\n" * 100)

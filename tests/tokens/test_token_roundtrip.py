@@ -96,7 +96,7 @@ def test_plain_safetensors_reads_a_shard(tmp_path: Path, header: Header, samples
 )
 def test_plain_tier_takes_the_smallest_type(tmp_path: Path, sizes, dtype: str) -> None:
     header = Header(tokenizer="f", tokenizer_name="n", codebook_sizes=sizes, modality="audio")
-    codes = np.array([[size - 1 for size in sizes], [0 for _ in sizes]])
+    codes = np.array([[[size - 1 for size in sizes]], [[0 for _ in sizes]]])
     write_shard(tmp_path / "x", [Sample(codes)], header)
     np.testing.assert_array_equal(ShardReader(tmp_path / "x")[0].codes, codes)
     assert f'"tokens":{{"dtype":"{dtype}"'.encode() in (tmp_path / "x").read_bytes()

@@ -73,7 +73,10 @@ def test_a_stranger_reads_other_widths(tmp_path: Path, packing: str) -> None:
         tokenizer="f", tokenizer_name="n", codebook_sizes=sizes, modality="audio", packing=packing
     )
     rng = np.random.default_rng(0)
-    samples = [Sample(rng.integers(0, sizes, (length, len(sizes)))) for length in (1, 7, 33)]
+    samples = [
+        Sample(rng.integers(0, sizes, (length, channels, len(sizes))))
+        for length, channels in ((1, 1), (7, 1), (33, 2))
+    ]
     write_manifest(tmp_path, header, [write_shard(tmp_path / "s", samples, header)])
     assert verify(tmp_path) == []
     for expected, (codes, meta) in zip(samples, stranger_reads(tmp_path), strict=True):

@@ -71,6 +71,14 @@ def check_device(device: str) -> None:
         raise UsageError(f"--device {device}: {reason}") from error
 
 
+DEFAULT_TOKENIZERS = {"image": "photo", "audio": "audio"}
+"""The bundled tokenizer of each modality."""
+
+
+NOUNS = {"image": "image", "audio": "sound"}
+"""What people call a sample of each modality."""
+
+
 def existing(path: Path) -> Path:
     """``path``, or UsageError when nothing is there."""
     if not path.exists():

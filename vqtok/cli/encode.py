@@ -1,4 +1,4 @@
-"""``vqtok encode``: images to a token dataset."""
+"""``vqtok encode``: images or sounds to a token dataset."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqtok.cli.common import (
+    DEFAULT_TOKENIZERS,
+    NOUNS,
     SHOWN_ERRORS,
     add_job_arguments,
     load_tokenizer,
@@ -17,18 +19,26 @@ from vqtok.cli.common import (
     say,
     show,
 )
+from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
+    from vqtok.media import Listing
     from vqtok.pipeline import EncodeReport
 
-HELP = "encode images into a token dataset"
+HELP = "encode images or sounds into a token dataset"
 INTERRUPTED = "run the same command again to go on from here"
 EXAMPLES = """\
 examples:
   vqtok encode photos/ tokens/
   vqtok encode photos/ tokens/                     (again: goes on where it was killed)
+  vqtok encode music/ tokens/ --num-codebooks 4
+  vqtok encode mixed/ sounds/ --tokenizer audio
   vqtok encode 'shards/*.tar' tokens/ --num-codebooks 2 --shard-size 5000
   vqtok encode list.txt tokens/ --tokenizer runs/mine --pack plain
+
+Images and sounds (wav, flac, ogg, opus, mp3, ...; with PyAV also m4a and video files) are found by
+their extensions. A dataset holds one kind, that of its tokenizer: where SRC has both, --tokenizer
+chooses, and files of the other kind are passed over.
 
 OUT becomes a folder of safetensors files and a manifest. Inputs that cannot be read are listed in
 OUT/errors.jsonl and make the exit code 1; the dataset is complete without them. A list or a .tar
@@ -47,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder of the token dataset")
     parser.add_argument(
-        "--tokenizer", default="photo", help="name or folder (default: %(default)s)"
+        "--tokenizer", help="name or folder (default: photo for images, audio for sounds)"
     )
     parser.add_argument(
         "--num-codebooks",
@@ -65,11 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-size",
         type=positive,
-        default=1000,
         metavar="N",
-        help="inputs per file (default: %(default)s)",
+        help="inputs per file (default: 1000 images or 100 sounds)",
     )
-    add_job_arguments(parser, "read and decode images")
+    add_job_arguments(parser, "read files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,13 +86,17 @@ def run(args: argparse.Namespace) -> int:
     from vqtok.media import scan_sources
     from vqtok.pipeline import encode_dataset, make_plan
 
-    listing = scan_sources(args.source)
+    tokenizer = None
+    if args.tokenizer is not None:
+        tokenizer = load_tokenizer(args.tokenizer, args.device)
+    listing = scan_sources(args.source, tokenizer.modality if tokenizer else None)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(_default_tokenizer(args.source, listing), args.device)
     if listing.skipped:
         kinds = ", ".join(
             f"{count} {ext or 'without extension'}" for ext, count in listing.skipped.items()
         )
         say(f"passed over {plural(sum(listing.skipped.values()), 'file')} ({kinds})")
-    tokenizer = load_tokenizer(args.tokenizer, args.device)
     plan = make_plan(
         listing.sources,
         tokenizer,
@@ -95,6 +108,17 @@ def run(args: argparse.Namespace) -> int:
         report = encode_dataset(plan, tokenizer, args.out, workers=args.workers, progress=progress)
     _print(report, args.out, args.json)
     return 1 if report.manifest.errors else 0
+
+
+def _default_tokenizer(source: str, listing: Listing) -> str:
+    counts = listing.modalities
+    if len(counts) > 1:
+        names = " or ".join(f"--tokenizer {DEFAULT_TOKENIZERS[kind]}" for kind in counts)
+        found = " and ".join(plural(count, NOUNS[kind]) for kind, count in counts.items())
+        raise UsageError(
+            f"{source} holds {found}, and a dataset holds one kind: choose with {names}"
+        )
+    return DEFAULT_TOKENIZERS[next(iter(counts))]
 
 
 def _print(report: EncodeReport, out: Path, as_json: bool) -> None:

@@ -12,7 +12,9 @@ from vqtok.cli.common import is_dataset, plural, progress_bar, say_each, show
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
+    from vqtok.tokenizer import Tokenizer
     from vqtok.tokens import TokenReader
+    from vqtok.tokens.statistics import Statistics
 
 HELP = "show what a token dataset or a tokenizer is"
 EXAMPLES = """\
@@ -67,7 +69,6 @@ def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
     files = list(reader.path.iterdir()) if manifest else [reader.path]
     size = sum(path.stat().st_size for path in files if path.is_file())
     code_bits = statistics.codes * sum(header.bits_per_code)
-    pixels = statistics.pixels if statistics.samples else None
     codebooks = [
         {
             "codebook_size": header.codebook_sizes[q],
@@ -88,23 +89,37 @@ def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
         "shards": len(manifest.shards) if manifest else 1,
         "bytes": size,
         "codes": statistics.codes,
-        "pixels": pixels,
-        "bpp": size * 8 / pixels if pixels else None,
-        "bpp_of_codes": code_bits / pixels if pixels else None,
+        **_rates(header.modality, statistics, size * 8, code_bits),
         "codebooks": codebooks,
     }
     return facts, statistics.damaged
 
 
+def _rates(modality: str, statistics: Statistics, bits: int, code_bits: int) -> dict[str, Any]:
+    """Bits of all files, and of the codes alone, by what the samples measure; None if unknown."""
+    if modality == "audio":
+        seconds = statistics.seconds or None
+        return {
+            "seconds": seconds,
+            "kbps": bits / seconds / 1000 if seconds else None,
+            "kbps_of_codes": code_bits / seconds / 1000 if seconds else None,
+        }
+    pixels = statistics.pixels or None
+    return {
+        "pixels": pixels,
+        "bpp": bits / pixels if pixels else None,
+        "bpp_of_codes": code_bits / pixels if pixels else None,
+    }
+
+
 def tokenizer_facts(name: str) -> dict[str, Any]:
     """What a tokenizer is: sizes, rates, configuration."""
-    from vqtok.tokenizer import ImageTokenizer, find_pretrained
+    from vqtok.tokenizer import Tokenizer, find_pretrained
     from vqtok.tokens import Header
 
-    tokenizer = ImageTokenizer.from_pretrained(name)
+    tokenizer = Tokenizer.from_pretrained(name)
     sizes = tokenizer.codebook_sizes
     header = Header(tokenizer="", tokenizer_name="", codebook_sizes=sizes)
-    pixels = tokenizer.downsample**2
     folder = find_pretrained(name)
     return {
         "kind": "tokenizer",
@@ -112,9 +127,8 @@ def tokenizer_facts(name: str) -> dict[str, Any]:
         "name": tokenizer.name,
         "fingerprint": tokenizer.fingerprint,
         "modality": tokenizer.modality,
-        "downsample": tokenizer.downsample,
         "codebook_sizes": list(sizes),
-        "bpp": [bits / pixels for bits in accumulate(header.bits_per_code)],
+        **_resolution(tokenizer, list(accumulate(header.bits_per_code))),
         "parameters": sum(value.numel() for value in tokenizer.autoencoder.parameters()),
         "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         "config": tokenizer.autoencoder.config,
@@ -122,11 +136,34 @@ def tokenizer_facts(name: str) -> dict[str, Any]:
     }
 
 
+def _resolution(tokenizer: Tokenizer, bits: list[int]) -> dict[str, Any]:
+    """What a code stands for, and the rate by number of codebooks; ``bits`` are their sums."""
+    from vqtok.tokenizer import AudioTokenizer, ImageTokenizer
+
+    if isinstance(tokenizer, AudioTokenizer):
+        stream = tokenizer.stream()
+        return {
+            "sample_rate": tokenizer.sample_rate,
+            "hop": tokenizer.hop,
+            "frame_rate": tokenizer.frame_rate,
+            "kbps": [each * tokenizer.frame_rate / 1000 for each in bits],
+            "latency": {"encode": stream.encoder.latency, "decode": stream.decoder.latency},
+        }
+    assert isinstance(tokenizer, ImageTokenizer)
+    pixels = tokenizer.downsample**2
+    return {"downsample": tokenizer.downsample, "bpp": [each / pixels for each in bits]}
+
+
 def _dataset_lines(facts: dict[str, Any]) -> list[str]:
     failed = f", {plural(facts['errors'], 'input')} failed" if facts["errors"] else ""
     damaged = f", {facts['damaged']:,} damaged" if facts["damaged"] else ""
-    rate = "" if facts["bpp"] is None else f", {facts['bpp']:.4f} bits per pixel on disk"
-    codes = "" if facts["bpp"] is None else f", {facts['bpp_of_codes']:.4f} bits per pixel"
+    rate = codes = ""
+    if facts.get("bpp") is not None:
+        rate = f", {facts['bpp']:.4f} bits per pixel on disk"
+        codes = f", {facts['bpp_of_codes']:.4f} bits per pixel"
+    if facts.get("kbps") is not None:
+        rate = f", {facts['kbps']:.3f} kbps on disk; {facts['seconds']:,.1f} s of sound"
+        codes = f", {facts['kbps_of_codes']:.3f} kbps"
     shards = plural(facts["shards"], "shard")
     lines = [
         f"{facts['path']}: token dataset, format version {facts['format_version']}",
@@ -146,15 +183,27 @@ def _dataset_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _tokenizer_lines(facts: dict[str, Any]) -> list[str]:
-    side = facts["downsample"]
-    rates = ", ".join(f"{q}: {bpp:.4f}" for q, bpp in enumerate(facts["bpp"], 1))
+    if facts["modality"] == "audio":
+        rates = ", ".join(f"{q}: {kbps:.2f}" for q, kbps in enumerate(facts["kbps"], 1))
+        encode, decode = facts["latency"].values()
+        own = [
+            f"  input           audio of any length and rate; {facts['sample_rate']:,} Hz inside",
+            f"  codes           {facts['frame_rate']:g} of each codebook a second and channel",
+            f"  latency         {encode:.2f} s to encode, {decode:.2f} s to decode a stream",
+            f"  kbps            {rates} (by number of codebooks, a channel)",
+        ]
+    else:
+        rates = ", ".join(f"{q}: {bpp:.4f}" for q, bpp in enumerate(facts["bpp"], 1))
+        own = [
+            f"  input           {facts['modality']}, any size",
+            "  codes           one per codebook and {0} x {0} pixels".format(facts["downsample"]),
+            f"  bits per pixel  {rates} (by number of codebooks)",
+        ]
     return [
         f"{facts['path']}: tokenizer {facts['name']!r}",
         f"  fingerprint     {facts['fingerprint']}",
-        f"  input           {facts['modality']}, any size",
-        f"  codes           one per codebook and {side} x {side} pixels",
+        *own,
         f"  codebook sizes  {', '.join(map(str, facts['codebook_sizes']))}",
-        f"  bits per pixel  {rates} (by number of codebooks)",
         f"  parameters      {facts['parameters']:,}",
         f"  size            {facts['bytes']:,} bytes",
         f"  config          {json.dumps(facts['config'])}",

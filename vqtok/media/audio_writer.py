@@ -42,6 +42,7 @@ class AudioWriter:
         sample_rate: in Hz.
         channels: C.
         format: one of :data:`AUDIO_FORMATS`, whatever the path ends in.
+        quality: 1 to 100 for ``ogg``, ``opus`` and ``mp3``. Default: libsndfile's own.
         length: samples per channel, if known, to tell whether the file will be long.
 
     Raises:
@@ -55,6 +56,8 @@ class AudioWriter:
         sample_rate: int,
         channels: int,
         format: str = "wav",  # noqa: A002
+        *,
+        quality: int | None = None,
         length: int = 0,
     ) -> None:
         import soundfile
@@ -64,6 +67,13 @@ class AudioWriter:
         container, subtype = AUDIO_FORMATS[format]
         if format == "wav" and length * channels * 2 > _MAX_WAV_BYTES:
             container = "RF64"
+        options = {}
+        if quality is not None:
+            if subtype == "PCM_16":
+                raise UsageError(f"{format} is lossless and takes no quality")
+            if not 1 <= quality <= 100:
+                raise UsageError(f"quality must be 1 to 100, not {quality}")
+            options = {"compression_level": 1 - quality / 100}
         self.path = Path(path)
         self._exact = subtype == "PCM_16"
         self._stack = ExitStack()
@@ -78,6 +88,7 @@ class AudioWriter:
                     subtype,
                     format=container,
                     closefd=False,
+                    **options,
                 )
                 self._stack = stack.pop_all()
         except soundfile.LibsndfileError as error:
@@ -131,10 +142,13 @@ def write_audio(
     samples: Samples,
     sample_rate: int,
     format: str = "wav",  # noqa: A002
+    quality: int | None = None,
 ) -> None:
     """Write a whole sound, float32 [C, n]; arguments and errors as of :class:`AudioWriter`."""
     samples = np.asarray(samples)
     if samples.ndim != 2 or samples.dtype != np.float32 or not samples.size:
         raise ValueError(f"samples must be float32 [C, n], got {samples.dtype} {samples.shape}")
-    with AudioWriter(path, sample_rate, len(samples), format, samples.shape[1]) as writer:
+    with AudioWriter(
+        path, sample_rate, len(samples), format, quality=quality, length=samples.shape[1]
+    ) as writer:
         writer.write(samples)

@@ -171,6 +171,12 @@ def opened(source: Openable) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
+def modality_of(name: str) -> str | None:
+    """The modality of the files that are named like this, by their extension; None if unknown."""
+    extension = os.path.splitext(name)[1].lower()
+    return next((kind for kind, known in EXTENSIONS.items() if extension in known), None)
+
+
 @dataclass(frozen=True)
 class Listing:
     """What was found.
@@ -184,13 +190,18 @@ class Listing:
     sources: list[Source]
     skipped: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def modalities(self) -> dict[str, int]:
+        """How many inputs there are of each modality, by their names; unknown ones are images."""
+        return dict(Counter(modality_of(source.uri) or "image" for source in self.sources))
+
 
 def list_sources(spec: str | os.PathLike[str], modality: str = "image") -> list[Source]:
     """The inputs that ``spec`` stands for; see :func:`scan_sources`, which also counts the rest."""
     return scan_sources(spec, modality).sources
 
 
-def scan_sources(spec: str | os.PathLike[str], modality: str = "image") -> Listing:
+def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -> Listing:
     """Find the inputs that ``spec`` stands for. Nothing is decoded or extracted.
 
     ``spec`` is one of
@@ -207,15 +218,16 @@ def scan_sources(spec: str | os.PathLike[str], modality: str = "image") -> Listi
 
     Args:
         spec: as above.
-        modality: ``image`` or ``audio``: which extensions are known.
+        modality: ``image`` or ``audio``: which extensions are known. None: those of both.
 
     Raises:
         UsageError: nothing is there, or nothing that could be read.
         DataError: a tar archive or list is damaged, or a folder cannot be listed.
     """
-    if modality not in EXTENSIONS:
+    if modality is not None and modality not in EXTENSIONS:
         raise UsageError(f"unknown modality {modality!r}: choose {' or '.join(EXTENSIONS)}")
-    scan = _Scan(EXTENSIONS[modality])
+    modalities = EXTENSIONS if modality is None else (modality,)
+    scan = _Scan(frozenset(ext for each in modalities for ext in EXTENSIONS[each]))
     spec = os.fspath(spec)
     if os.path.isdir(spec):
         scan.folder(spec)
@@ -226,16 +238,16 @@ def scan_sources(spec: str | os.PathLike[str], modality: str = "image") -> Listi
     else:
         raise UsageError(f"{spec}: no such file or folder")
     if not scan.sources:
-        message = _nothing_found(spec, modality, scan.skipped)
+        message = _nothing_found(spec, modality or "image or audio", scan)
         if scan.folders:
             message += f"; it matches {scan.folders} folders, whose files are matched by {spec}/*"
         raise UsageError(message)
     return Listing(scan.sources, dict(sorted(scan.skipped.items())))
 
 
-def _nothing_found(spec: str, modality: str, skipped: Mapping[str, int]) -> str:
-    looked_for = " ".join(sorted(EXTENSIONS[modality]))
-    message = f"{spec}: no {modality} files here (looked for {looked_for}"
+def _nothing_found(spec: str, what: str, scan: _Scan) -> str:
+    skipped = scan.skipped
+    message = f"{spec}: no {what} files here (looked for {' '.join(sorted(scan.extensions))}"
     if skipped:
         others = ", ".join(
             f"{count} {ext or 'without extension'}" for ext, count in skipped.items()

@@ -17,11 +17,13 @@ class Namer:
 
     Names that differ only in case or in how an accent is encoded count as the same, since on some
     file systems they are. The second sample of a name gets ``-2`` before its suffix, and so on, in
-    the order of the samples. Of a name too long for a path the folders are dropped.
+    the order of the samples. Of a name too long for a path the folders are dropped. ``suffix``
+    replaces one that files of the ``modality`` have.
     """
 
-    def __init__(self, suffix: str) -> None:
+    def __init__(self, suffix: str, modality: str = "image") -> None:
         self.suffix = suffix
+        self._known = EXTENSIONS[modality]
         self._files: set[str] = set()
         self._folders: set[str] = set()
 
@@ -39,7 +41,7 @@ class Namer:
         for part in path.parts[:-1]:
             folder = self._free(f"{folder}{part}", "", self._files) + "/"
             self._folders.add(_key(folder[:-1]))
-        known = path.suffix.lower() in EXTENSIONS["image"] and path.stem != ""
+        known = path.suffix.lower() in self._known and path.stem != ""
         stem = path.stem if known else path.name
         name = self._free(f"{folder}{stem}", self.suffix, self._files | self._folders)
         self._files.add(_key(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ def overlapped(
     workers: int,
     weight: Callable[[Item], int] = lambda item: 0,
     limit: int = 0,
+    stop: threading.Event | None = None,
 ) -> Generator[Result, None, None]:
     """``map(function, items)`` in ``workers`` threads, in order, at most twice as many ahead.
 
@@ -24,7 +26,8 @@ def overlapped(
 
     Items are taken by the calling thread, and no more of them than results are asked for (plus
     those ahead), so memory does not grow with their number. An exception of ``function`` is raised
-    where its result would be. Closing the iterator waits for the calls that have begun.
+    where its result would be. When the iterator ends, however it does, ``stop`` is set and the
+    calls that have begun are waited for.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="vqtok") as pool:
         ahead: deque[Future[Result]] = deque()
@@ -42,5 +45,7 @@ def overlapped(
             while ahead:
                 yield ahead.popleft().result()
         finally:
+            if stop is not None:
+                stop.set()
             for future in ahead:
                 future.cancel()

@@ -17,8 +17,8 @@ from vqtok.errors import DataError, UsageError
 from vqtok.media.sources import Source
 from vqtok.tokens.header import Header, dump_json, parse_json
 
-SHARD_SIZE = 1000
-"""Inputs per shard unless said otherwise."""
+SHARD_SIZE = {"image": 1000, "audio": 100}
+"""Inputs per shard unless said otherwise, by modality: what a killed run may have to do again."""
 
 
 class PlannedTokenizer(Protocol):
@@ -106,9 +106,11 @@ def make_plan(
     *,
     num_codebooks: int | None = None,
     packing: str = "bits",
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
 ) -> Plan:
     """Plan to encode ``sources`` with the first ``num_codebooks`` codebooks of ``tokenizer``.
+
+    ``shard_size``: inputs per shard; by default :data:`SHARD_SIZE` of the modality.
 
     Raises UsageError for options that make no sense, and when there are no inputs.
     """
@@ -118,6 +120,7 @@ def make_plan(
         raise UsageError(
             f"num_codebooks is {count}, the tokenizer {tokenizer.name!r} has {len(sizes)}"
         )
+    shard_size = SHARD_SIZE[tokenizer.modality] if shard_size is None else shard_size
     if shard_size < 1:
         raise UsageError(f"shard_size is {shard_size}, must be at least 1")
     if not sources:

@@ -11,7 +11,7 @@ from vqtok.errors import DataError
 
 FORMAT = "vqtok.tokens"
 FORMAT_VERSION = 1
-DIMS = {"image": ("h", "w"), "audio": ("t",)}
+DIMS = {"image": ("h", "w"), "audio": ("t", "c")}
 PACKINGS = ("plain", "bits")
 MAX_CODEBOOK_SIZE = 1 << 32
 

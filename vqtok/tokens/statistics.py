@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +20,16 @@ MAX_COUNTED = 1 << 22
 class Statistics:
     """Totals over the samples that could be read.
 
-    ``codes``: positions, each with one code of every codebook. ``pixels``: of the images whose
-    metadata tell their size, None if one does not. ``counts``: per codebook int64 [K], None for a
+    ``codes``: positions, each with one code of every codebook. ``pixels``: of the images, None if
+    the metadata of one do not tell its size. ``seconds``: of the sounds, None if the metadata of
+    one do not tell its rate and number of samples. ``counts``: per codebook int64 [K], None for a
     codebook that is too large. ``damaged``: one message per sample that could not be read.
     """
 
     samples: int = 0
     codes: int = 0
     pixels: int | None = 0
+    seconds: float | None = 0.0
     counts: list[NDArray[np.int64] | None] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -46,22 +48,34 @@ def collect_statistics(
         except DataError as error:
             result.damaged.append(str(error))
         else:
-            _add(result, sample.codes.reshape(-1, len(sizes)), sample.meta.get("size"))
+            _add(result, sample.codes.reshape(-1, len(sizes)), sample.meta)
         if progress is not None:
             progress(1)
     return result
 
 
-def _add(result: Statistics, codes: NDArray[np.int64], size: Any) -> None:
+def _add(result: Statistics, codes: NDArray[np.int64], meta: Mapping[str, Any]) -> None:
     result.samples += 1
     result.codes += len(codes)
+    size: Any = meta.get("size")
+    length: list[Any] = [meta.get("samples"), meta.get("sample_rate")]
     if result.pixels is not None:
-        known = isinstance(size, list) and all(type(side) is int and side > 0 for side in size)
-        result.pixels = result.pixels + size[0] * size[1] if known and len(size) == 2 else None
+        result.pixels = result.pixels + size[0] * size[1] if _is_pair(size) else None
+    if result.seconds is not None:
+        result.seconds = result.seconds + length[0] / length[1] if _is_pair(length) else None
     for q, counts in enumerate(result.counts):
         if counts is not None:
             used, times = np.unique(codes[:, q], return_counts=True)
             counts[used] += times
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is a list of two positive integers."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(number) is int and number > 0 for number in value)
+    )
 
 
 def usage(counts: NDArray[np.int64]) -> float:

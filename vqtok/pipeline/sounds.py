@@ -1,0 +1,199 @@
+"""Sound files to samples of codes and back, any length in constant memory.
+
+A file goes through in pieces: what grows with its length is its codes alone, two bytes each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqtok.errors import DataError, UsageError
+from vqtok.media.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, AudioReader
+from vqtok.media.audio_writer import AUDIO_FORMATS, AudioWriter
+from vqtok.media.sources import Source
+from vqtok.pipeline.naming import Namer, make_parents
+from vqtok.pipeline.overlap import overlapped
+from vqtok.pipeline.samples import readable, source_of
+from vqtok.tokens import Sample, TokenReader
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import AudioTokenizer
+
+FORMATS = tuple(AUDIO_FORMATS)
+
+MAX_BYTES_AHEAD = 1 << 26
+"""Most bytes of codes that wait to be decoded, unless one sample alone has more."""
+
+PIECE_BLOCKS = 4
+"""Blocks of codes that are decoded before their samples are written."""
+
+
+def encode_sounds(
+    sources: Iterable[Source], tokenizer: AudioTokenizer, num_codebooks: int, workers: int
+) -> Generator[Sample | DataError, None, None]:
+    """The samples of ``sources`` in order, or what is wrong with them.
+
+    ``workers`` files are read and resampled at a time; the model runs in as many threads as torch
+    has, whichever file a block is of.
+    """
+    stop = threading.Event()
+
+    def encode(source: Source) -> Sample | DataError:
+        try:
+            return _encode(source, tokenizer, num_codebooks, stop)
+        except DataError as error:
+            return error
+
+    with closing(overlapped(encode, sources, workers, stop=stop)) as samples:
+        yield from samples
+
+
+def decode_sounds(
+    tokens: TokenReader,
+    tokenizer: AudioTokenizer,
+    out: Path,
+    *,
+    file_format: str,
+    quality: int | None,
+    num_codebooks: int | None,
+    workers: int,
+) -> Generator[str | None, None, None]:
+    """Write every sample below ``out``; for each None, or why it is lost.
+
+    ``workers`` files are written at a time; the model runs in as many threads as torch has.
+    """
+    stop = threading.Event()
+
+    def write(recording: _Recording | str) -> str | None:
+        if isinstance(recording, str):
+            return recording
+        try:
+            recording.write(out, tokenizer, file_format, quality, stop)
+        except (DataError, UsageError) as error:
+            return f"{recording.where}: {error}"
+        return None
+
+    namer = Namer(f".{file_format}", "audio")
+    recordings = _recordings(tokens, tokenizer, namer, num_codebooks)
+    with closing(
+        overlapped(write, recordings, workers, _weight, MAX_BYTES_AHEAD, stop=stop)
+    ) as results:
+        yield from results
+
+
+def _encode(
+    source: Source, tokenizer: AudioTokenizer, num_codebooks: int, stop: threading.Event
+) -> Sample:
+    import torch
+
+    with AudioReader(source) as reader:
+        stream = tokenizer.stream(reader.sample_rate, reader.channels, num_codebooks).encoder
+        samples, pieces = 0, []
+        for block in reader.blocks():
+            _go_on(stop)
+            samples += block.shape[1]
+            pieces.append(_narrow(stream.push(torch.from_numpy(block)), tokenizer))
+        pieces.append(_narrow(stream.finish(), tokenizer))
+    meta: dict[str, object] = {
+        "source": source.uri,
+        "sample_rate": reader.sample_rate,
+        "channels": reader.channels,
+        "samples": samples,
+    }
+    if reader.notes:
+        meta["notes"] = list(reader.notes)
+    return Sample(np.concatenate(pieces), meta)
+
+
+def _narrow(codes: Any, tokenizer: AudioTokenizer) -> NDArray[Any]:
+    """Codes [t, C, q] in the smallest type that holds every codebook."""
+    narrow = np.min_scalar_type(max(tokenizer.codebook_sizes) - 1)
+    found: NDArray[Any] = np.asarray(codes).astype(narrow)
+    return found
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A sample on its way to a file."""
+
+    where: str
+    name: str
+    codes: NDArray[Any]
+    sample_rate: int
+    samples: int | None
+
+    def write(
+        self,
+        out: Path,
+        tokenizer: AudioTokenizer,
+        file_format: str,
+        quality: int | None,
+        stop: threading.Event,
+    ) -> None:
+        """Decode it into its file; DataError or UsageError where the sample is at fault."""
+        import torch
+
+        frames, channels, used = self.codes.shape
+        stream = tokenizer.stream(self.sample_rate, channels, used).decoder
+        path = make_parents(out, self.name)
+        step = tokenizer.block * PIECE_BLOCKS
+        with AudioWriter(
+            path, self.sample_rate, channels, file_format, quality=quality, length=self.samples or 0
+        ) as writer:
+            for start in range(0, frames, step):
+                _go_on(stop)
+                piece = self.codes[start : start + step].astype(np.int64)
+                writer.write(stream.push(torch.from_numpy(piece)).numpy())
+            try:
+                writer.write(stream.finish(self.samples).numpy())
+            except ValueError as error:
+                raise DataError(str(error)) from error
+
+
+def _weight(recording: _Recording | str) -> int:
+    return 0 if isinstance(recording, str) else recording.codes.nbytes
+
+
+def _recordings(
+    tokens: TokenReader, tokenizer: AudioTokenizer, namer: Namer, num_codebooks: int | None
+) -> Iterator[_Recording | str]:
+    """Every sample that can be read, or what is wrong with it."""
+    for index, sample in readable(tokens, num_codebooks):
+        if isinstance(sample, str):
+            yield sample
+            continue
+        where = f"sample {index} ({sample.meta.get('source')})"
+        try:
+            rate, samples = _check_meta(sample, tokenizer)
+        except DataError as error:
+            yield f"{where}: {error}"
+        else:
+            name = namer.name(source_of(sample, index))
+            yield _Recording(where, name, _narrow(sample.codes, tokenizer), rate, samples)
+
+
+def _check_meta(sample: Sample, tokenizer: AudioTokenizer) -> tuple[int, int | None]:
+    """Sample rate and number of samples; DataError when they make no sense."""
+    rate = sample.meta.get("sample_rate", tokenizer.sample_rate)
+    samples = sample.meta.get("samples")
+    channels = sample.codes.shape[1]
+    if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
+        raise DataError(f"its sample rate is {rate!r}, not {MIN_RATE:,} to {MAX_RATE:,} Hz")
+    if sample.meta.get("channels", channels) != channels or channels > MAX_CHANNELS:
+        raise DataError(f"it has {channels} channels of codes, not {sample.meta.get('channels')!r}")
+    if samples is not None and type(samples) is not int:
+        raise DataError(f"its number of samples is {samples!r}")
+    return rate, samples
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise DataError("interrupted")
