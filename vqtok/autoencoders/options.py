@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vqtok.autoencoders.corruptions import Corruption, GaussianNoise, Masking
+from vqtok.autoencoders.likelihoods import LIKELIHOODS, Likelihood
+from vqtok.autoencoders.registry import build
 from vqtok.autoencoders.scalings import Scaling, Span, Standardize
 
 Shape = tuple[int, ...]
@@ -22,7 +24,8 @@ class Options:
         stack: "mlp" or "conv" (for samples [C, H, W]).
         scaling: "standardize", "span" (to [0, 1]) or "none"; None for what fits: samples
             [C, H, W] are spanned as a whole, others standardized feature by feature.
-        likelihood: a name in ``LIKELIHOODS``.
+        likelihood: a name in ``LIKELIHOODS``; None for the variant's own, "gaussian" (of a VAE
+            "learned_gaussian": with a scale that is too wide it would ignore its latents).
         noise: standard deviation of Gaussian corruption, in scaled units.
         masked: fraction of values that are masked (an alternative to noise).
     """
@@ -31,7 +34,7 @@ class Options:
     hidden: Sequence[int] | None = None
     stack: str = "mlp"
     scaling: str | None = None
-    likelihood: str = "gaussian"
+    likelihood: str | None = None
     noise: float = 0.0
     masked: float = 0.0
 
@@ -54,6 +57,11 @@ def scaling_of(shape: Shape, options: Options) -> Scaling | None:
     # Pixels share a scale; the features of a table each have their own.
     each = [1] * len(shape) if len(shape) == 3 else [*[1] * (len(shape) - 1), shape[-1]]
     return Span(each) if kind == "span" else Standardize(each)
+
+
+def likelihood_of(options: Options, default: str = "gaussian") -> Likelihood:
+    """The likelihood that the options choose, or a variant's own."""
+    return build("likelihood", LIKELIHOODS, {"type": options.likelihood or default})
 
 
 def corruption_of(options: Options) -> Corruption | None:

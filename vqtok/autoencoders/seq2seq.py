@@ -7,9 +7,8 @@ from typing import Any
 
 from vqtok.autoencoders.autoencoder import Autoencoder
 from vqtok.autoencoders.bottlenecks import Bottleneck, GaussianBottleneck, IdentityBottleneck, TopK
-from vqtok.autoencoders.likelihoods import LIKELIHOODS
-from vqtok.autoencoders.options import Options, Shape, corruption_of, scaling_of
-from vqtok.autoencoders.registry import build
+from vqtok.autoencoders.likelihoods import Categorical, Likelihood
+from vqtok.autoencoders.options import Options, Shape, corruption_of, likelihood_of, scaling_of
 from vqtok.autoencoders.schedule import Schedule
 from vqtok.nn import build_decoder, build_encoder
 from vqtok.quantizers import FSQ, ProjectedQuantizer, Quantizer, VectorQuantizer
@@ -97,6 +96,8 @@ def _compose(
         )
     if bottleneck not in _SQUEEZES:
         raise ValueError(f"bottleneck must be one of {list(_SQUEEZES)}, not {bottleneck!r}")
+    if symbols is not None and (options.noise or options.likelihood or options.scaling):
+        raise ValueError("symbols take no noise, likelihood or scaling; masked hides some of them")
     count = latents or max(1, min(16, shape[0] // 4))
     dim = options.code_size or (8 if symbols is None else 32)
     squeeze, weights = _SQUEEZES[bottleneck](dim)
@@ -110,13 +111,17 @@ def _compose(
     }
     if bottleneck == "gaussian":
         loss_weights["kl"] = {"start": 0.0, "end": 1.0, "steps": 500}
-    likelihood = options.likelihood if symbols is None else "categorical"
+    likelihood: Likelihood = Categorical()
+    if symbols is None:
+        # With a scale that is too wide, a Gaussian bottleneck would be ignored.
+        fixed = bottleneck != "gaussian"
+        likelihood = likelihood_of(options, "gaussian" if fixed else "learned_gaussian")
     return Autoencoder(
         build_encoder({**encoder, **sizes}),
         squeeze,
         build_decoder({**layers, "type": decoder, **sizes}),
         corruption=corruption_of(options),
-        likelihood=build("likelihood", LIKELIHOODS, {"type": likelihood}),
+        likelihood=likelihood,
         loss_weights=loss_weights,
         scaling=scaling_of(shape, options) if symbols is None else None,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from inspect import signature
 from typing import Any
 
@@ -20,8 +20,8 @@ from vqtok.autoencoders.bottlenecks import (
     IdentityBottleneck,
     TopK,
 )
-from vqtok.autoencoders.corruptions import Corruption, GaussianNoise, Masking
-from vqtok.autoencoders.likelihoods import LIKELIHOODS, Likelihood
+from vqtok.autoencoders.corruptions import Corruption, GaussianNoise
+from vqtok.autoencoders.options import Options, Shape, corruption_of, likelihood_of, scaling_of
 from vqtok.autoencoders.penalties import (
     L1,
     AuxK,
@@ -30,9 +30,8 @@ from vqtok.autoencoders.penalties import (
     KLRho,
     Penalty,
 )
-from vqtok.autoencoders.registry import build
-from vqtok.autoencoders.scalings import Scaling, Span, Standardize
 from vqtok.autoencoders.schedule import Schedule
+from vqtok.autoencoders.seq2seq import seq2seq_rnn, seq2seq_transformer
 from vqtok.nn import (
     DictionaryDecoder,
     DictionaryEncoder,
@@ -49,42 +48,6 @@ from vqtok.quantizers import Quantizer, VectorQuantizer
 
 # With more latents than this, the Jacobian is estimated instead of computed column by column.
 _EXACT_LATENTS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What all variants understand.
-
-    Attributes:
-        code_size: dimensions of the latents (atoms, for ``sparse``); None for the variant's own.
-        hidden: widths of hidden layers, or of convolution stages; None for the variant's own.
-        stack: "mlp" or "conv" (for samples [C, H, W]).
-        scaling: "standardize", "span" (to [0, 1]) or "none"; None for what fits: samples
-            [C, H, W] are spanned as a whole, others standardized feature by feature.
-        likelihood: a name in ``LIKELIHOODS``; None for the variant's own, "gaussian" (of a VAE
-            "learned_gaussian": with a scale that is too wide it would ignore its latents).
-        noise: standard deviation of Gaussian corruption, in scaled units.
-        masked: fraction of values that are masked (an alternative to noise).
-    """
-
-    code_size: int | None = None
-    hidden: Sequence[int] | None = None
-    stack: str = "mlp"
-    scaling: str | None = None
-    likelihood: str | None = None
-    noise: float = 0.0
-    masked: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.stack not in ("mlp", "conv"):
-            raise ValueError(f"stack must be mlp or conv, not {self.stack!r}")
-        if self.scaling not in (None, "standardize", "span", "none"):
-            raise ValueError(f"scaling must be standardize, span or none, not {self.scaling!r}")
-        if self.noise and self.masked:
-            raise ValueError("choose noise or masked, not both")
-
-
-Shape = tuple[int, ...]
 
 
 def vanilla(shape: Shape, options: Options) -> Autoencoder:
@@ -119,11 +82,11 @@ def sparse(shape: Shape, options: Options, *, k: int = 8, activity: str = "top_k
             DictionaryEncoder(shape, dim),
             TopK(dim, k),
             DictionaryDecoder(shape, dim),
-            corruption=_corruption(options),
-            likelihood=_likelihood(options),
+            corruption=corruption_of(options),
+            likelihood=likelihood_of(options),
             penalties=[AuxK(max(1, dim // 2))],
             loss_weights={"aux_k": math.prod(shape) / 32},
-            scaling=_scaling(shape, options),
+            scaling=scaling_of(shape, options),
         )
     penalties: dict[str, Penalty] = {"l1": L1(), "kl_rho": KLRho()}
     if activity not in penalties:
@@ -145,7 +108,7 @@ def denoising(shape: Shape, options: Options, *, corruption: float = 0.3) -> Aut
         corruption: standard deviation of the noise, unless the options choose one.
     """
     dim = options.code_size or max(1, min(64, math.prod(shape)))
-    chosen = _corruption(options) or GaussianNoise(corruption)
+    chosen = corruption_of(options) or GaussianNoise(corruption)
     return compose(shape, options, IdentityBottleneck(dim), corruption=chosen)
 
 
@@ -234,6 +197,8 @@ VARIANTS: dict[str, Callable[..., Autoencoder]] = {
     "vae": vae,
     "beta-vae": beta_vae,
     "vqvae": vqvae,
+    "seq2seq-rnn": seq2seq_rnn,
+    "seq2seq-transformer": seq2seq_transformer,
 }
 
 
@@ -299,11 +264,11 @@ def compose(
         encoder,
         bottleneck,
         decoder,
-        corruption=corruption or _corruption(options),
-        likelihood=_likelihood(options, likelihood),
+        corruption=corruption or corruption_of(options),
+        likelihood=likelihood_of(options, likelihood),
         penalties=penalties,
         loss_weights=loss_weights,
-        scaling=_scaling(shape, options),
+        scaling=scaling_of(shape, options),
     )
 
 
@@ -346,24 +311,3 @@ def _channels(options: Options) -> Sequence[int]:
 def _grid_positions(shape: Shape, options: Options) -> int:
     cells = 2 ** len(_channels(options))
     return math.prod(-(-side // cells) for side in shape[1:])
-
-
-def _scaling(shape: Shape, options: Options) -> Scaling | None:
-    kind = options.scaling or ("span" if len(shape) == 3 else "standardize")
-    if options.likelihood == "bernoulli" and options.scaling is None:
-        kind = "span"
-    if kind == "none":
-        return None
-    # Pixels share a scale; the features of a table each have their own.
-    each = [1] * len(shape) if len(shape) == 3 else [*[1] * (len(shape) - 1), shape[-1]]
-    return Span(each) if kind == "span" else Standardize(each)
-
-
-def _likelihood(options: Options, default: str = "gaussian") -> Likelihood:
-    return build("likelihood", LIKELIHOODS, {"type": options.likelihood or default})
-
-
-def _corruption(options: Options) -> Corruption | None:
-    if options.noise:
-        return GaussianNoise(options.noise)
-    return Masking(options.masked) if options.masked else None

@@ -31,7 +31,7 @@ Steps = npt.NDArray[Any]
 
 # Windows that simple methods learn from, and windows that are scored.
 _KNOWN = 2048
-_SCORED = 512
+_SCORED = 256
 _DEFAULT_LENGTH = 128
 
 
