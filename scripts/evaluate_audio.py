@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from vqtok.media.resample import resample
+from vqtok.media.resampling import resample
 
 from vqtok.media.audio import read_audio
 from vqtok.media.sources import list_sources
