@@ -10,9 +10,9 @@ NATIVE := $(shell find csrc -name tests -prune -o -type f -print)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: test lint types python-tests native-tests cuda-races aarch64-tests demo clean
+.PHONY: test lint types python-tests native-tests cuda-races cuda-gates aarch64-tests demo clean
 
-test: lint types python-tests native-tests cuda-races aarch64-tests
+test: lint types python-tests native-tests cuda-races cuda-gates aarch64-tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -36,6 +36,10 @@ cuda-races: $(READY)
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/cuda-races --target test_cuda_emulator
 	$(BIN)/ctest --test-dir build/cuda-races --output-on-failure
+
+# What nvcc makes of the CUDA kernels: spills, registers, machine code.
+cuda-gates: $(READY)
+	$(BIN)/python csrc/tests/cuda_gates.py build/cuda-gates
 
 # The native tests for aarch64 (NEON), cross-compiled and run by qemu. Debian has both:
 # apt-get install g++-aarch64-linux-gnu qemu-user
