@@ -16,6 +16,7 @@ from vqtok.nn.rnn import RNNDecoder, RNNEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
+from vqtok.nn.waveform import WaveformDecoder, WaveformEncoder
 
 __all__ = [
     "DECODERS",
@@ -39,6 +40,8 @@ __all__ = [
     "TiedMLPDecoder",
     "TransformerDecoder",
     "TransformerEncoder",
+    "WaveformDecoder",
+    "WaveformEncoder",
     "build_decoder",
     "build_encoder",
     "channels_last",
@@ -47,6 +50,7 @@ __all__ = [
 ENCODERS: dict[str, type[Stack]] = {
     "conv": ConvEncoder,
     "spectral": SpectralEncoder,
+    "waveform": WaveformEncoder,
     "mlp": MLPEncoder,
     "dictionary": DictionaryEncoder,
     "image": ImageEncoder,
@@ -57,6 +61,7 @@ ENCODERS: dict[str, type[Stack]] = {
 DECODERS: dict[str, type[Stack]] = {
     "conv": ConvDecoder,
     "spectral": SpectralDecoder,
+    "waveform": WaveformDecoder,
     "mlp": MLPDecoder,
     "mlp_tied": TiedMLPDecoder,
     "dictionary": DictionaryDecoder,

@@ -84,7 +84,7 @@ class SpectralEncoder(SoundStack):
         magnitudes = (cosines.square() + sines.square() + _FLOOR**2).sqrt()
         coefficients = compress(cosines)
         latents: Tensor = self.layers(torch.cat([coefficients, compress(magnitudes)], dim=-1))
-        latents = latents + self.transform(coefficients)
+        latents += self.transform(coefficients)
         return latents
 
 
