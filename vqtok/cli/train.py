@@ -1,4 +1,4 @@
-"""``vqtok train``: a tokenizer from a folder of images or sounds."""
+"""``vqtok train``: a tokenizer from images or sounds, or an autoencoder from anything."""
 
 from __future__ import annotations
 
@@ -13,83 +13,153 @@ if TYPE_CHECKING:
     from vqtok.autoencoders import Autoencoder
     from vqtok.training import AudioCrops, PhotoCrops
 
-HELP = "train a tokenizer on images or sounds"
+_VARIANTS = (
+    "vanilla",
+    "undercomplete",
+    "convolutional",
+    "sparse          k, activity (top_k, l1, kl_rho)",
+    "denoising       corruption",
+    "contractive     weight",
+    "vae             beta, warmup, free_bits",
+    "beta-vae        beta, warmup",
+    "vqvae           codebook_size, positions, commitment",
+    "seq2seq-rnn, seq2seq-transformer (.txt; series: .npy, .csv)   length, latents, bottleneck",
+)
+HELP = "train a tokenizer on images or sounds, or an autoencoder on arrays"
 INTERRUPTED = "run the same command again to go on from the last save"
-EXAMPLES = """\
+EXAMPLES = (
+    """\
 examples:
   vqtok train photo --data photos/ --out runs/mine --steps 20000
   vqtok train photo --data photos/ --out runs/mine --steps 20000     (again: resumes)
   vqtok train photo --data photos/ --out runs/more --init runs/mine
   vqtok train audio --data sounds/ --out runs/voice --validation others/
   vqtok encode photos/ tokens/ --tokenizer runs/mine
+  vqtok train denoising --data table.csv --out runs/table --contamination 0.05
+  vqtok train beta-vae --data shapes.npz --out runs/shapes --set stack=conv --set beta=6
+  vqtok train vqvae --data icons/ --size 32 --out runs/icons --set stack=conv --set noise=0.2
+  vqtok train seq2seq-rnn --data book.txt --out runs/book --set length=32 --set bottleneck=vq
+  vqtok inspect runs/shapes --page shapes.html
+
+autoencoders and what --set may change of them:
+  """
+    + "\n  ".join(_VARIANTS)
+    + """
+all of them: code_size, hidden, stack (mlp, conv), scaling (standardize, span, none), likelihood,
+noise, masked
 """
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the options of ``vqtok train``."""
     parser.add_argument(
-        "preset", metavar="PRESET", help="the model: photo, photo-tiny, audio, audio-tiny"
+        "preset",
+        metavar="PRESET",
+        help="the model: a tokenizer (photo, photo-tiny, audio, audio-tiny) or an autoencoder "
+        "(see below)",
     )
     parser.add_argument(
         "--data",
         required=True,
-        help="images or sounds: a folder, a glob, a text list of paths, or a .tar",
+        help="images or sounds: a folder, a glob, a text list of paths, or a .tar; of autoencoders "
+        "also a .csv, .npy or .npz",
     )
     parser.add_argument(
         "--out", required=True, type=Path, help="the run's folder; a run in it is resumed"
     )
-    parser.add_argument("--steps", type=positive, default=20_000, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=positive, help="(default: 20,000; of autoencoders 2,000)")
     parser.add_argument(
         "--validation", metavar="DATA", help="data to score at checkpoints, never trained on"
     )
     parser.add_argument(
         "--init", metavar="TOKENIZER", help="start from these weights instead of random ones"
     )
-    parser.add_argument("--name", help="the tokenizer's name (default: that of --out)")
-    parser.add_argument("--batch-size", type=positive, default=16, help="(default: %(default)s)")
+    parser.add_argument(
+        "--name", help="the model's name (default: that of --out; of autoencoders PRESET)"
+    )
+    parser.add_argument("--batch-size", type=positive, help="(default: 16; of autoencoders 128)")
     parser.add_argument(
         "--crop",
         type=positive,
         help="side of a crop in pixels (default: 128), or samples of an excerpt (28,800)",
     )
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="(default: %(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=float, help="(default: 0.001; of autoencoders 0.002)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--save-every", type=positive, default=1000, metavar="STEPS")
+    parser.add_argument(
+        "--save-every",
+        type=positive,
+        metavar="STEPS",
+        help="(default: 1,000; of autoencoders: end)",
+    )
     parser.add_argument("--no-autocast", action="store_true", help="train in float32, not bfloat16")
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    group = parser.add_argument_group("autoencoders")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the model"
+    )
+    group.add_argument("--key", help="which array of an .npz (default: X, or the only one)")
+    group.add_argument("--size", type=positive, help="resize images to SIZE x SIZE")
+    group.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the data to judge by, never trained on (default: %(default)s)",
+    )
+    group.add_argument(
+        "--contamination",
+        type=float,
+        metavar="SHARE",
+        help="calibrate the threshold below which a score is an anomaly to this share of the data",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; prints what came of it."""
     import torch
 
-    from vqtok.autoencoders import build_autoencoder, preset_config
+    from vqtok.autoencoders import PRESETS, VARIANTS
+    from vqtok.cli import train_variant
     from vqtok.errors import UsageError
-    from vqtok.tokenizer import Tokenizer
-    from vqtok.training import PhotoTask, SoundTask, TrainConfig, Trainer
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     check_device(args.device)
-    try:
-        model_config = preset_config(args.preset)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    if args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"--out {args.out} is a file, not a folder")
+    if args.preset in VARIANTS:
+        return train_variant.run(args)
+    if args.preset not in PRESETS:
+        raise UsageError(
+            f"unknown preset {args.preset!r}, expected one of {', '.join([*PRESETS, *VARIANTS])}"
+        )
+    return _train_tokenizer(args)
+
+
+def _train_tokenizer(args: argparse.Namespace) -> int:
+    from vqtok.autoencoders import build_autoencoder, preset_config
+    from vqtok.errors import UsageError
+    from vqtok.tokenizer import Tokenizer
+    from vqtok.training import PhotoTask, SoundTask, TrainConfig, Trainer
+    from vqtok.training.ranks import joined, this_rank
+
+    model_config = preset_config(args.preset)
     model = build_autoencoder(model_config)
     crop, per_latent = _crop(args, model)
     config = TrainConfig(
-        steps=args.steps,
-        batch_size=args.batch_size,
+        steps=args.steps or 20_000,
+        batch_size=args.batch_size or 16,
         crop=crop,
-        learning_rate=args.learning_rate,
+        learning_rate=1e-3 if args.learning_rate is None else args.learning_rate,
         autocast=not args.no_autocast,
         seed=args.seed,
-        save_every=args.save_every,
+        save_every=args.save_every or 1000,
     )
-    if args.out.exists() and not args.out.is_dir():
-        raise UsageError(f"--out {args.out} is a file, not a folder")
     if crop % per_latent:
         raise UsageError(f"--crop must be a multiple of {per_latent}, not {crop}")
     init = None
@@ -97,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
         init = Tokenizer.from_pretrained(args.init)
         if init.autoencoder.config != model_config:
             raise UsageError(f"--init {args.init} is not a model of the preset {args.preset}")
-    crops = _crops(args.data, model, size=crop, batch_size=args.batch_size, seed=args.seed)
+    crops = _crops(args.data, model, size=crop, batch_size=config.batch_size, seed=args.seed)
     for skipped in crops.skipped:
         say(f"left out {skipped}")
     validation = None
@@ -108,18 +178,21 @@ def run(args: argparse.Namespace) -> int:
             else {"size": 256, "batch_size": 16}
         )
         validation = _crops(args.validation, model, seed=args.seed, **sizes)
-    trainer = Trainer(
-        model_config,
-        crops,
-        args.out,
-        config,
-        name=args.name or args.out.resolve().name,
-        task=SoundTask() if _is_sound(model) else PhotoTask(),
-        validation=validation,
-        init=init,
-        device=args.device,
-    )
-    tokenizer = trainer.fit()
+    with joined(args.device) as device:
+        trainer = Trainer(
+            model_config,
+            crops,
+            args.out,
+            config,
+            name=args.name or args.out.resolve().name,
+            task=SoundTask() if _is_sound(model) else PhotoTask(),
+            validation=validation,
+            init=init,
+            device=device,
+        )
+        tokenizer = trainer.fit()
+        if this_rank():
+            return 0
     if args.json:
         facts = {"out": str(args.out), "name": tokenizer.name, "steps": config.steps}
         print(json.dumps({**facts, "fingerprint": tokenizer.fingerprint}))

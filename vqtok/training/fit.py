@@ -17,6 +17,7 @@ from vqtok.training.arrays import Arrays, as_samples
 from vqtok.training.autoencoding import AutoencodingTask
 from vqtok.training.baselines import PCA, code_size
 from vqtok.training.config import TrainConfig
+from vqtok.training.ranks import this_rank
 from vqtok.training.task import Inputs
 from vqtok.training.trainer import Trainer
 
@@ -125,7 +126,7 @@ def fit(
     assert isinstance(fitted, Autoencoder)
     if contamination is not None:
         calibrate(fitted, train if rest is None else rest, contamination)
-        if out is not None:
+        if out is not None and this_rank() == 0:
             fitted.save_pretrained(out)
     result = compare(fitted, train, rest, tuple(trainer.log))
     if result.memorises:

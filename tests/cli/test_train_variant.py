@@ -1,0 +1,90 @@
+"""``vqtok train VARIANT``."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vqtok.autoencoders import Autoencoder
+from vqtok.autoencoders.variants import VARIANTS
+from vqtok.cli import main, train
+
+
+@pytest.fixture
+def table(tmp_path):
+    generator = np.random.default_rng(0)
+    factors = generator.normal(size=(120, 2))
+    data = factors @ generator.normal(size=(2, 5)) + 0.1 * generator.normal(size=(120, 5))
+    path = tmp_path / "table.csv"
+    np.savetxt(path, data, delimiter=",", header="a,b,c,d,e", comments="")
+    return path
+
+
+def test_a_table_to_scores(table, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["train", "denoising", "--data", str(table), "--out", str(out), "--steps", "40"]
+    command += ["--set", "code_size=2", "--set", "hidden=[8]", "--contamination", "0.1", "--json"]
+    assert main(command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [score["name"] for score in facts["scores"]][1:] == ["PCA, 2 components", "mean"]
+    model = Autoencoder.from_pretrained(out)
+    assert model.fingerprint == facts["fingerprint"]
+    assert model.threshold == facts["threshold"]
+    assert model.encoder.config["hidden"] == [8]
+    data = torch.from_numpy(np.loadtxt(table, delimiter=",", skiprows=1)).float()
+    assert 0 < int((model.score_samples(data) < model.threshold).sum()) < 60
+    assert main(command) == 0  # finished: nothing is trained again
+    assert json.loads(capsys.readouterr().out)["fingerprint"] == facts["fingerprint"]
+
+
+def test_small_images(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 10), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    command = ["train", "vqvae", "--data", str(tmp_path / "images.npz"), "--steps", "5"]
+    command += ["--out", str(tmp_path / "run"), "--set", "stack=conv", "--set", "hidden=[4]"]
+    assert main([*command, "--set", "codebook-size=16", "--set", "noise=0.1"]) == 0
+    assert "unexplained variance" in capsys.readouterr().out
+    model = Autoencoder.from_pretrained(tmp_path / "run")
+    assert model.transform(torch.from_numpy(images[:2, None])).shape == (2, 5, 5, 1)
+
+
+def test_a_series(tmp_path, capsys):
+    series = np.sin(np.arange(300) / 5)[:, None]
+    np.save(tmp_path / "series.npy", series)
+    command = ["train", "seq2seq-rnn", "--data", str(tmp_path / "series.npy"), "--steps", "3"]
+    command += ["--out", str(tmp_path / "run"), "--set", "length=20", "--batch-size", "4"]
+    assert main(command) == 0
+    model = Autoencoder.from_pretrained(tmp_path / "run")
+    assert model.reconstruct(torch.from_numpy(series[None, :20]).float()).shape == (1, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "depth=3"], "has no setting 'depth'"),
+        (["--set", "depth"], "write NAME=VALUE"),
+        (["--set", "code_size=-1"], "must be positive"),
+        (["--set", "likelihood=poisson"], "unknown likelihood"),
+        (["--init", "photo"], "--init belongs to tokenizers"),
+        (["--contamination", "2"], "contamination must be in"),
+        (["--held-out", "1.5"], "held_out must be in"),
+        (["--set", "stack=conv"], "samples (C, H, W)"),
+    ],
+)
+def test_wrong_usage(table, tmp_path, capsys, options, message):
+    command = ["train", "vanilla", "--data", str(table), "--out", str(tmp_path / "run")]
+    assert main([*command, "--steps", "2", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_preset_names_all(table, tmp_path, capsys):
+    assert main(["train", "vea", "--data", str(table), "--out", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert "photo-tiny" in message
+    assert "beta-vae" in message
+
+
+def test_the_help_names_every_variant():
+    for name in VARIANTS:
+        assert f" {name}" in train.EXAMPLES

@@ -1,0 +1,196 @@
+"""Arrays from files: tables (.csv), numpy files (.npy, .npz) and folders of small images."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vqtok.errors import DataError, UsageError
+from vqtok.media.images import read_image
+from vqtok.media.sources import list_sources
+from vqtok.training.arrays import as_samples
+
+_USUAL_KEYS = ("X", "x", "data", "x_train", "X_train", "train", "images", "train_images")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Samples of one shape.
+
+    Attributes:
+        samples: [N, ...]: float32, or uint8 and int64 as they were stored.
+        skipped: one line for each file that was left out, and why.
+    """
+
+    samples: Tensor
+    skipped: tuple[str, ...] = ()
+
+
+def load_samples(path: str, *, key: str | None = None, size: int | None = None) -> Loaded:
+    """Read an array [N, ...].
+
+    Args:
+        path: a .npy, .npz or .csv file; else images: a folder, a glob, a list of paths or a .tar.
+        key: which array of an .npz; by default the only one, or one of the usual names.
+        size: images are cut to their central square and resized to this side; without it they
+            must all have one size.
+
+    Raises:
+        UsageError: there is no such file or key.
+        DataError: the file is damaged or holds no numbers.
+    """
+    kind = Path(path).suffix.lower()
+    if kind in (".npy", ".npz", ".csv"):
+        if not Path(path).is_file():
+            raise UsageError(f"{path}: no such file")
+        read = {".npy": _read_npy, ".npz": lambda path: _read_npz(path, key), ".csv": _read_csv}
+        array = read[kind](path)
+        if array.ndim == 1:
+            array = array[:, None]
+        if array.ndim == 3 and array.dtype == np.uint8:
+            array = array[:, None]  # grey images
+        if array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3):
+            array = np.moveaxis(array, -1, 1)
+        return Loaded(as_samples(np.ascontiguousarray(array), path))
+    return _read_images(path, size)
+
+
+def load_sequences(path: str, *, key: str | None = None) -> list[Any]:
+    """Read sequences, for :func:`vqtok.training.fit_sequences.fit_sequences`.
+
+    Args:
+        path: a .txt of UTF-8 (one text), or a .npy, .npz or .csv: [N, T, C] is N sequences,
+            [T, C] and [T] are one.
+        key: which array of an .npz.
+
+    Raises:
+        UsageError: there is no such file or key, or the array has another number of dimensions.
+        DataError: the file is damaged.
+    """
+    if Path(path).suffix.lower() == ".txt":
+        try:
+            return [Path(path).read_text(encoding="utf-8")]
+        except FileNotFoundError as error:
+            raise UsageError(f"{path}: no such file") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text: {error}") from error
+    samples = load_samples(path, key=key).samples.numpy()
+    if samples.ndim == 2:
+        return [samples]
+    if samples.ndim != 3:
+        raise UsageError(
+            f"{path} has shape {list(samples.shape)}; sequences are [T], [T, C] or [N, T, C]"
+        )
+    return list(samples)
+
+
+def _read_npy(path: str) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is not a numpy file of numbers: {error}") from error
+    return array
+
+
+def _read_npz(path: str, key: str | None) -> npt.NDArray[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file)
+            chosen = key or next((name for name in _USUAL_KEYS if name in names), None)
+            if chosen is None and len(names) == 1:
+                chosen = names[0]
+            if chosen not in names:
+                wanted = f"no array {key!r}" if key else "several arrays and no X"
+                raise UsageError(f"{path} has {wanted}; choose one of {', '.join(names)}")
+            array: npt.NDArray[Any] = file[chosen]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise DataError(f"{path} is not a numpy archive of numbers: {error}") from error
+    return array
+
+
+def _read_csv(path: str) -> npt.NDArray[np.float32]:
+    """Numbers, a row per sample; a first row that holds anything else is the header."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a table: {error}") from error
+    header = bool(rows) and not all(_is_number(cell) for cell in rows[0])
+    names = (
+        rows[0]
+        if header
+        else [f"column {place}" for place in range(1, len(rows[0]) + 1 if rows else 1)]
+    )
+    rows = rows[header:]
+    if not rows:
+        raise DataError(f"{path} holds no rows of numbers")
+    numbers = np.empty((len(rows), len(names)), dtype=np.float32)
+    for line, row in enumerate(rows):
+        if len(row) != len(names):
+            raise DataError(
+                f"{path}, row {line + 1}: {len(row)} values, but there are {len(names)} columns"
+            )
+        for column, cell in enumerate(row):
+            if not _is_number(cell):
+                raise DataError(
+                    f"{path}, row {line + 1}: {cell!r} in {names[column]!r} is no number; drop the "
+                    f"column or code it as numbers"
+                )
+            numbers[line, column] = float(cell)
+    return numbers
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_images(path: str, size: int | None) -> Loaded:
+    pixels: list[npt.NDArray[np.uint8]] = []
+    skipped = []
+    for source in list_sources(path):
+        try:
+            image = read_image(source).pixels
+        except (DataError, OSError) as error:
+            skipped.append(f"{source.uri}: {error}")
+            continue
+        if size is not None:
+            image = _square(image, size)
+        if pixels and image.shape != pixels[0].shape:
+            height, width = image.shape[:2]
+            first_height, first_width = pixels[0].shape[:2]
+            raise UsageError(
+                f"{source.uri} is {width}x{height}, the first image {first_width}x{first_height}; "
+                f"--size S resizes all of them to S x S"
+            )
+        pixels.append(image)
+    if not pixels:
+        raise UsageError(f"{path} holds no readable images")
+    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    if bool((stacked[:, :1] == stacked).all()):
+        stacked = stacked[:, :1]  # grey
+    return Loaded(stacked.contiguous(), tuple(skipped))
+
+
+def _square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """The central square of [H, W, 3], resized to size x size."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    box = (left, top, left + side, top + side)
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(resized, dtype=np.uint8)
