@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from vqtok.media.resampling import resample
 
 from vqtok.media.audio import read_audio
+from vqtok.media.resampling import resample
 from vqtok.media.sources import list_sources
 from vqtok.nn.sound_losses import SoundLoss
 from vqtok.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def entropy(counts: NDArray[np.int64]) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def baseline(wave: Wave, rate: int, name: str) -> tuple[Wave, float]:
+def baseline(wave: Wave, rate: int, name: str, *, speech: bool) -> tuple[Wave, float]:
     """Through a codec of FFmpeg's and back, aligned; and the kbps of its packets."""
     import av
 
@@ -102,7 +102,7 @@ def baseline(wave: Wave, rate: int, name: str) -> tuple[Wave, float]:
         stream = out.add_stream(codec, rate=rate, layout="mono")
         stream.bit_rate = bits
         if codec == "libopus":
-            stream.options = {"application": "voip", "vbr": "on"}
+            stream.options = {"application": "voip" if speech else "audio", "vbr": "on"}
         samples = (wave * 32767).round().clip(-32768, 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16p", layout="mono")
         frame.sample_rate = rate
@@ -168,6 +168,8 @@ def evaluate(
             "codec": f"{tokenizer.name}, {used} codebooks" if used else "unquantized",
             **scores[used].means(),
             "kbps_order0": sum(bits[:used]),
+            "sounds": len(scores[used].values["mel"]),
+            "fingerprint": tokenizer.fingerprint,
             "encode_times_real_time": seconds["audio"] / seconds["encode"],
             "decode_times_real_time": seconds["audio"] / seconds["decode"],
         }
@@ -182,7 +184,7 @@ def evaluate_baselines(
     scores = {name: Scores(rate, speech) for name in BASELINES}
     for wave in sounds(data, rate, limit):
         for name, score in scores.items():
-            output, kbps = baseline(wave, rate, name)
+            output, kbps = baseline(wave, rate, name, speech=speech)
             score.add(output, wave, kbps)
     return [{"codec": name, **score.means()} for name, score in scores.items()]
 
