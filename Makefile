@@ -10,7 +10,7 @@ NATIVE := $(shell find csrc -name tests -prune -o -type f -print)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: test lint types python-tests native-tests cuda-races cuda-gates aarch64-tests demo clean
+.PHONY: test lint types python-tests native-tests cuda-races cuda-gates cuda-mutants aarch64-tests demo clean
 
 test: lint types python-tests native-tests cuda-races cuda-gates aarch64-tests
 
@@ -28,7 +28,7 @@ native-tests: $(READY)
 	$(BIN)/cmake -G Ninja -S csrc -B build/native-tests -DVQTOK_TESTS=ON \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/native-tests
-	$(BIN)/ctest --test-dir build/native-tests --output-on-failure
+	$(BIN)/ctest --test-dir build/native-tests --output-on-failure -j 2
 
 # The emulated CUDA kernels under the thread sanitizer.
 cuda-races: $(READY)
@@ -40,6 +40,10 @@ cuda-races: $(READY)
 # What nvcc makes of the CUDA kernels: spills, registers, machine code.
 cuda-gates: $(READY)
 	$(BIN)/python csrc/tests/cuda_gates.py build/cuda-gates
+
+# Whether the tests notice mistakes in the CUDA kernels. Takes minutes; not part of `make test`.
+cuda-mutants: $(READY)
+	$(BIN)/python csrc/tests/cuda_mutants.py build/cuda-mutants
 
 # The native tests for aarch64 (NEON), cross-compiled and run by qemu. Debian has both:
 # apt-get install g++-aarch64-linux-gnu qemu-user
@@ -55,7 +59,7 @@ aarch64-tests: $(READY)
 			-DCMAKE_CXX_COMPILER=$(AARCH64_CXX) \
 			"-DCMAKE_CROSSCOMPILING_EMULATOR=$(QEMU);-L;/usr/aarch64-linux-gnu" && \
 		$(BIN)/cmake --build build/aarch64-tests && \
-		$(BIN)/ctest --test-dir build/aarch64-tests --output-on-failure; \
+		$(BIN)/ctest --test-dir build/aarch64-tests --output-on-failure -j 2; \
 	fi
 
 demo: $(READY)

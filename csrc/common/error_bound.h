@@ -37,13 +37,14 @@ VQTOK_BOTH inline float round_up(double v) {
 // If e is the sum of these, the answer scores at least best - 2e. The constants give 2e, with room
 // for their own rounding and that of the comparison (two more u32 of the score).
 //
-// `tiny` is 2^-149 where subnormals are kept, 2^-126 where they may be flushed to zero.
-VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm,
-                                         double tiny = 0x1p-149) {
+// `roundings` stands for the D+4 of 1 where scores are computed otherwise, with 4 more for the float64
+// inputs and the comparison; `tiny` is 2^-149, or larger where subnormals may be flushed to zero.
+VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm, double roundings,
+                                         double tiny) {
   constexpr double u32 = 0x1p-24, u64 = 0x1p-53;
   const double largest_norm = sqrt(largest_squared_norm);
   const double half = 0.5 * largest_squared_norm;
-  const double relative = (dim + 8) * u32;
+  const double relative = roundings * u32;
   const double underflow = sqrt(static_cast<double>(dim)) * 2 * tiny;
   const double exact = (dim + 4) * u64;
   ErrorBound bound;
@@ -54,6 +55,10 @@ VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm,
   // |x| C and C^2 stay below 1e37, so that no float32 sum comes near overflow.
   bound.squared_norm_limit = largest_squared_norm <= 1e37 ? 1e37f : -1.0f;
   return bound;
+}
+
+VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm) {
+  return error_bound(dim, largest_squared_norm, dim + 8, 0x1p-149);
 }
 
 }  // namespace vqtok

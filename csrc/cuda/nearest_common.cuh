@@ -94,16 +94,17 @@ __device__ inline float load_float(const Matrix& m, long long row, int d) {
   }
 }
 
-// The bound for a scan. On tensor cores the score of `width` dimensions is the sum of
-// 3 width/8 operations. Each adds 8 exact products to a float32; hardware aligns the 9 terms (or,
-// where it takes 4 products at a time, 2 x 5) to the largest, and cuts each and the sum off after
-// 24 bits: an error of at most 12 x 2^-23 = 24 u32 of the largest magnitude, |x| C + H. That is
-// 9 width u32 in all. Splitting each number into two TF32 numbers loses 3 x 2^-22 = 12 u32, the
-// offset and float64 inputs 3 u32. Subnormal TF32 numbers may be flushed. 10 width + 24 covers it
-// all, higher orders included, up to the largest dimension.
+// The bound for a scan. On tensor cores the products of 8 dimensions are added up by 3 operations,
+// and these sums in float32. An operation adds 8 exact products to a float32; hardware aligns the 9
+// terms (or, where it takes 4 products at a time, 2 x 5) to the largest, and cuts each and the sum
+// off after 24 bits: an error of at most 12 x 2^-23 = 24 u32 of the largest term or sum. As those
+// magnitudes add up to |x| C over all dimensions, that is 72 u32 of |x| C. The width/8 additions
+// round by u32 of |x| C + H each; splitting each number into two TF32 numbers loses 3 x 2^-22 =
+// 12 u32, the offset and float64 inputs 3 u32. Subnormal TF32 numbers and sums may be flushed, of
+// which there are fewer than 16 per dimension.
 VQTOK_BOTH inline ErrorBound scan_bound(const CodeTable& table, int dim,
                                         double largest_squared_norm) {
-  return table.wide ? error_bound(10 * table.width + 24, largest_squared_norm, 0x1p-126)
+  return table.wide ? error_bound(dim, largest_squared_norm, 0.125 * table.width + 100, 0x1p-122)
                     : error_bound(dim, largest_squared_norm);
 }
 

@@ -10,7 +10,7 @@ namespace vqtok {
 // warps a part of kWarpRows x kWarpCodes, in tiles of 16 x 8.
 constexpr int kTileRows = 128, kTileCodes = 128, kDepth = 16;
 constexpr int kWideThreads = 256;
-constexpr int kWarpRows = 64, kWarpCodes = 32;
+constexpr int kWarpRows = 32, kWarpCodes = 64;
 constexpr int kWarpsAcross = kTileCodes / kWarpCodes;
 constexpr int kRowTiles = kWarpRows / 16, kCodeTiles = kWarpCodes / 8;
 static_assert(kTileRows / kWarpRows * kWarpsAcross * kWarp == kWideThreads, "warps cover the block");
@@ -81,7 +81,7 @@ struct Place {
 using Scores = float[kRowTiles][kCodeTiles][4];
 
 __device__ inline void multiply_stage(const WideStage& stage, const Place& at, Scores& scores) {
-#pragma unroll
+#pragma unroll 1  // registers are short
   for (int d = 0; d < kDepth; d += 8) {
     uint32_t high[kRowTiles][4], low[kRowTiles][4];
 #pragma unroll
@@ -104,9 +104,13 @@ __device__ inline void multiply_stage(const WideStage& stage, const Place& at, S
       }
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        multiply_tf32(scores[m][n], low[m], code_high);
-        multiply_tf32(scores[m][n], high[m], code_low);
-        multiply_tf32(scores[m][n], high[m], code_high);
+        // Sums of their own, or the cut-off bits of long sums would blur all but a few rows.
+        float sums[4] = {};
+        multiply_tf32(sums, low[m], code_high);
+        multiply_tf32(sums, high[m], code_low);
+        multiply_tf32(sums, high[m], code_high);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scores[m][n][i] += sums[i];
       }
     }
   }

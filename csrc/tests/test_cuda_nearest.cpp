@@ -157,9 +157,9 @@ void test_bad_values() {
 }
 
 void test_scan_decides_most_rows() {
-  for (int64_t dim : {8, 64}) {
-    const CudaReport report = check_lookup(gaussian(300, 100, dim), DType::f32, "gaussian");
-    CHECK(report.open_rows <= 6, "%llu rows", static_cast<unsigned long long>(report.open_rows));
+  for (int64_t dim : {8, 64, 256}) {
+    const CudaReport report = check_lookup(gaussian(130, 100, dim), DType::f32, "gaussian");
+    CHECK(report.open_rows <= 3, "%llu rows", static_cast<unsigned long long>(report.open_rows));
   }
 }
 
