@@ -190,6 +190,14 @@ class Verbs(nn.Module):
         made = self._in_parts(other, lines.flatten(0, 1), lengths)
         return made.reshape(len(first), steps, *made.shape[1:])
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents as the encoder gives them, through the bottleneck, to data."""
+
+        def one(part: Tensor, _second: Tensor | None) -> Tensor:
+            return self._decoded(self._model.squeeze(part).values)
+
+        return self._in_parts(one, latents, None)
+
     def fit_density(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         """Learn where the latents of the training data lie, for :meth:`sample`."""
         latents = self._in_parts(self._latents, inputs, mask)

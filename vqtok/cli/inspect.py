@@ -1,4 +1,4 @@
-"""``vqtok inspect``: what a token dataset or a tokenizer is."""
+"""``vqtok inspect``: what a token dataset, a tokenizer or an autoencoder is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqtok.cli.common import is_dataset, plural, progress_bar, say_each, show
+from vqtok.cli.inspect_autoencoder import autoencoder_facts, autoencoder_lines, is_autoencoder
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from vqtok.tokens import TokenReader
     from vqtok.tokens.statistics import Statistics
 
-HELP = "show what a token dataset or a tokenizer is"
+HELP = "show what a token dataset, a tokenizer or an autoencoder is"
 EXAMPLES = """\
 examples:
   vqtok inspect tokens/
   vqtok inspect photo
   vqtok inspect runs/mine --json
+  vqtok inspect runs/shapes --data shapes.npz --page shapes.html
 """
 
 
@@ -30,9 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         metavar="PATH",
-        help="a token dataset, one of its shards, or a tokenizer (folder or bundled name)",
+        help="a token dataset, one of its shards, a tokenizer (folder or bundled name), or an "
+        "autoencoder",
     )
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    group = parser.add_argument_group("autoencoders")
+    group.add_argument("--data", help="score and reconstruct these: .csv, .npy, .npz or images")
+    group.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write reconstructions, samples, traversals and interpolations to a .html or .png",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{path}: neither a token dataset (no manifest.json) nor a tokenizer (no config.json)"
         )
-    if path.is_file() or is_dataset(path):
+    if is_autoencoder(path):
+        facts = autoencoder_facts(path, args.data, args.page)
+        damaged: list[str] = []
+        lines = autoencoder_lines(facts)
+    elif args.data is not None or args.page is not None:
+        raise UsageError(f"--data and --page are for autoencoders; {path} is none")
+    elif path.is_file() or is_dataset(path):
         from vqtok.tokens import TokenReader
 
         reader = TokenReader(path)
