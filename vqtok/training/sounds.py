@@ -13,6 +13,7 @@ from vqtok.errors import UsageError
 from vqtok.nn.sound import SoundStack
 from vqtok.nn.sound_losses import SoundLoss
 from vqtok.tokenizer import Tokenizer
+from vqtok.training.adversary import Adversary
 from vqtok.training.audio_crops import AudioCrops
 from vqtok.training.data import TrainingData
 from vqtok.training.rounding import round_to_half
@@ -20,9 +21,16 @@ from vqtok.training.task import Inputs, Outcome, Task
 
 
 class SoundTask(Task):
-    """Batches float32 [B, T] go in as they are; the outcome is an audio tokenizer."""
+    """Batches float32 [B, T] go in as they are; the outcome is an audio tokenizer.
+
+    Args:
+        adversary: trained against the model, such as a ``SoundAdversary``.
+    """
 
     unit = "excerpts"
+
+    def __init__(self, adversary: Adversary | None = None) -> None:
+        self.adversary = adversary
 
     def check(self, model: Autoencoder, data: TrainingData) -> None:
         encoder = model.encoder
