@@ -35,3 +35,19 @@ def test_a_crop_must_fit_the_hop(sounds, tmp_path, capsys):
     command = ["train", "audio-tiny", "--data", str(sounds), "--out", str(tmp_path / "run")]
     assert main([*command, "--crop", "1601"]) == 2
     assert "--crop must be a multiple of 160, not 1601" in capsys.readouterr().err
+
+
+def test_a_last_phase_against_a_discriminator(sounds, tmp_path, capsys):
+    command = ["train", "audio-tiny", "--data", str(sounds), "--steps", "2", "--batch-size", "2"]
+    command += ["--crop", "1600"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*command, "--out", str(first)]) == 0
+    assert main([*command, "--out", str(second), "--init", str(first), "--adversary"]) == 0
+    lines = [json.loads(line) for line in (second / "metrics.jsonl").read_text().splitlines()]
+    step = next(line for line in lines if "adversary" in line)
+    assert step["loss/adversarial"] > 0 < step["loss/features"]
+    first_weights, weights = (
+        Tokenizer.from_pretrained(each).autoencoder.state_dict() for each in (first, second)
+    )
+    assert any(not (first_weights[name] == weights[name]).all() for name in weights)
+    assert main(["train", "photo-tiny", "--data", str(sounds), "--out", "x", "--adversary"]) == 2

@@ -11,7 +11,7 @@ from vqtok.cli.common import check_device, positive, say, show
 
 if TYPE_CHECKING:
     from vqtok.autoencoders import Autoencoder
-    from vqtok.training import AudioCrops, PhotoCrops
+    from vqtok.training import AudioCrops, PhotoCrops, Task
 
 _VARIANTS = (
     "vanilla",
@@ -94,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="(default: 1,000; of autoencoders: end)",
     )
+    parser.add_argument(
+        "--adversary",
+        action="store_true",
+        help="sounds: train against a discriminator, as a last phase with --init",
+    )
     parser.add_argument("--no-autocast", action="store_true", help="train in float32, not bfloat16")
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
@@ -145,7 +150,7 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
     from vqtok.autoencoders import build_autoencoder, preset_config
     from vqtok.errors import UsageError
     from vqtok.tokenizer import Tokenizer
-    from vqtok.training import PhotoTask, SoundTask, TrainConfig, Trainer
+    from vqtok.training import TrainConfig, Trainer
     from vqtok.training.ranks import joined, this_rank
 
     model_config = preset_config(args.preset)
@@ -185,7 +190,7 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
             args.out,
             config,
             name=args.name or args.out.resolve().name,
-            task=SoundTask() if _is_sound(model) else PhotoTask(),
+            task=_task(args, model),
             validation=validation,
             init=init,
             device=device,
@@ -203,6 +208,17 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
 
 def _is_sound(model: Autoencoder) -> bool:
     return getattr(model.encoder, "modality", "image") == "audio"
+
+
+def _task(args: argparse.Namespace, model: Autoencoder) -> Task:
+    from vqtok.errors import UsageError
+    from vqtok.training import PhotoTask, SoundAdversary, SoundTask
+
+    if _is_sound(model):
+        return SoundTask(SoundAdversary() if args.adversary else None)
+    if args.adversary:
+        raise UsageError("--adversary is for sounds; images are trained without one")
+    return PhotoTask()
 
 
 def _crop(args: argparse.Namespace, model: Autoencoder) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from vqtok.training.data import TrainingData, prefetch
 from vqtok.training.fit import Fitted, MemorisingWarning, default_config, fit
 from vqtok.training.guard import NotFiniteError
 from vqtok.training.photos import PhotoTask
+from vqtok.training.sound_adversary import SoundAdversary
 from vqtok.training.sounds import SoundTask
 from vqtok.training.task import Inputs, Outcome, Task
 from vqtok.training.trainer import Trainer
@@ -26,6 +27,7 @@ __all__ = [
     "Outcome",
     "PhotoCrops",
     "PhotoTask",
+    "SoundAdversary",
     "SoundTask",
     "Task",
     "TrainConfig",
