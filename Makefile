@@ -1,5 +1,5 @@
 # make test    everything that must hold: style, types, Python tests, C++ tests
-# make demo    photos to token files and back, with a report
+# make demo    photos and sounds to token files and back, with a report
 # make clean   removes what was built (not .venv)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

@@ -295,7 +295,7 @@ def test_the_block_is_part_of_the_fingerprint(make_audio_model) -> None:
     model = make_audio_model()
     tokenizer = Tokenizer(model, name="a")
     assert isinstance(tokenizer, AudioTokenizer)
-    assert tokenizer.block == 750  # two seconds
+    assert tokenizer.block == 1500  # four seconds
     assert tokenizer.fingerprint != AudioTokenizer(model, name="a", block=100).fingerprint
 
 

@@ -14,7 +14,7 @@ from vqtok.tokenizer.base import Tokenizer
 from vqtok.tokenizer.blocks import BlockCoder
 from vqtok.tokenizer.stream import AudioFormat, AudioStream, DecoderStream, EncoderStream
 
-BLOCK_SECONDS = 2.0
+BLOCK_SECONDS = 4.0
 """Length of the blocks that the network computes, unless a tokenizer says otherwise."""
 
 
@@ -29,7 +29,7 @@ class AudioTokenizer(Tokenizer):
 
     Args:
         autoencoder, name, training, config: see :class:`Tokenizer`.
-        block: frames that the network computes at a time. Default: about two seconds.
+        block: frames that the network computes at a time. Default: about four seconds.
     """
 
     modality = "audio"
