@@ -53,6 +53,12 @@ int64_t parts_of(int64_t most, int64_t row_tiles, int multiprocessors) {
   return std::clamp<int64_t>(kWavesOfBlocks * multiprocessors / row_tiles, 1, most);
 }
 
+// As many blocks as keep every multiprocessor busy; they loop over the rows.
+dim3 grid_for(int64_t row_tiles, int64_t parts, int multiprocessors) {
+  const int64_t busy = std::max<int64_t>(1, kWavesOfBlocks * multiprocessors / parts);
+  return dim3(static_cast<unsigned>(std::min(row_tiles, busy)), static_cast<unsigned>(parts));
+}
+
 template <int kWidth>
 cudaError_t launch_small(const Matrix& x, const NearestWork& work, int multiprocessors,
                          cudaStream_t stream) {
@@ -67,9 +73,7 @@ cudaError_t launch_small(const Matrix& x, const NearestWork& work, int multiproc
   const cudaError_t error = cudaFuncSetAttribute(
       scan_small<kWidth>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
-  const int64_t chunks = ceil_divide(table.padded, chunk);
-  const int64_t busy = std::max<int64_t>(1, kWavesOfBlocks * multiprocessors / chunks);
-  const dim3 grid(static_cast<unsigned>(std::min(row_tiles, busy)), static_cast<unsigned>(chunks));
+  const dim3 grid = grid_for(row_tiles, ceil_divide(table.padded, chunk), multiprocessors);
   VQTOK_LAUNCH(scan_small<kWidth>, grid, kSmallThreads, static_cast<size_t>(shared), stream, x,
                table, chunk, work.result);
   return cudaSuccess;
@@ -85,7 +89,7 @@ cudaError_t launch_wide(const Matrix& x, const NearestWork& work, int multiproce
                          reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
   const int64_t row_tiles = ceil_divide(x.rows, kTileRows);
   const int64_t parts = parts_of(work.table.padded / kTileCodes, row_tiles, multiprocessors);
-  const dim3 grid(blocks_for(row_tiles, 1), static_cast<unsigned>(parts));
+  const dim3 grid = grid_for(row_tiles, parts, multiprocessors);
   VQTOK_LAUNCH(scan_wide, grid, kWideThreads, size_t{kShared}, stream, x, work.table, copy_rows,
                work.result);
   return cudaSuccess;

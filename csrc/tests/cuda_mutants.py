@@ -29,7 +29,7 @@ MUTANTS = {
         "// this stage is complete",
     ),
     "wide-last-barrier": (
-        *(ADDRESS, NEAREST, WIDE),
+        *(THREAD, RACES, WIDE),
         "__syncthreads();  // the stages are no longer read",
         "// the stages are no longer read",
     ),

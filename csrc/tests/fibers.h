@@ -8,7 +8,7 @@
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -87,6 +87,9 @@ class Stack {
   // The next switch here calls entry(), which must never return.
   void prepare(void (*entry)()) {
     if (!memory_) memory_ = static_cast<char*>(aligned_alloc(64, kStackBytes));
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(memory_, kStackBytes);  // what never returned left its marks
+#endif
 #if defined(__x86_64__)
     void** top = reinterpret_cast<void**>(memory_ + kStackBytes);
     *--top = nullptr;  // where entry() would return to
