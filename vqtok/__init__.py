@@ -1,4 +1,4 @@
-"""vqtok: images to discrete tokens and back.
+"""vqtok: images and sounds to discrete tokens and back.
 
 Importing this package is cheap: a name loads what it needs when it is first used, so that reading
 token files never imports torch.

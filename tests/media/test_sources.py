@@ -196,8 +196,13 @@ def test_empty_folder_says_what_was_looked_for(tmp_path):
 
 
 def test_modalities(tmp_path):
-    touch(tmp_path, "a.png", "b.wav")
-    assert uris(tmp_path, "audio") == ["b.wav"]
+    touch(tmp_path, "a.png", "b.wav", "c.mp4")
+    assert uris(tmp_path, "image") == ["a.png"]
+    assert uris(tmp_path, "audio") == ["b.wav", "c.mp4"]
+    either = scan_sources(tmp_path, None)
+    assert either.modalities == {"image": 1, "audio": 1}
+    assert either.skipped == {".mp4": 1}
+    assert scan_sources(tmp_path / "c.mp4", None).modalities == {"audio": 1}
     with pytest.raises(UsageError, match="unknown modality 'video'"):
         list_sources(tmp_path, "video")
 

@@ -34,7 +34,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 _DESCRIPTION = """\
-Images to discrete token files and back.
+Images and sounds to discrete token files and back.
 
 Results go to standard output, progress and messages to standard error. Exit codes: 0 all is well,
 1 something failed, 2 the command itself is wrong, 130 interrupted."""

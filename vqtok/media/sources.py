@@ -20,13 +20,18 @@ _IMAGES = (
     "apng avif bmp dib gif j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx pbm pgm png pnm ppm qoi tif "
     "tiff webp"
 )
-_AUDIO = "aif aiff au caf flac mp3 oga ogg opus w64 wav"
+_AUDIO = "aac aif aiff au caf flac m4a m4b mka mp3 oga ogg opus w64 wav wma"
+_VIDEO = "3gp avi flv m4v mkv mov mp4 mpeg mpg ts webm wmv"
 
-EXTENSIONS = {
-    modality: frozenset(f".{extension}" for extension in extensions.split())
-    for modality, extensions in {"image": _IMAGES, "audio": _AUDIO}.items()
-}
+
+def _extensions(*texts: str) -> frozenset[str]:
+    return frozenset(f".{extension}" for text in texts for extension in text.split())
+
+
+EXTENSIONS = {"image": _extensions(_IMAGES), "audio": _extensions(_AUDIO, _VIDEO)}
 """Which files of a folder, glob or tar archive are taken; a file named outright always is."""
+
+_EITHER = _extensions(_IMAGES, _AUDIO)  # of a video nobody knows what is wanted
 
 FINGERPRINT_BYTES = 4096
 """Bytes at either end of an input that go into its fingerprint."""
@@ -218,7 +223,8 @@ def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -
 
     Args:
         spec: as above.
-        modality: ``image`` or ``audio``: which extensions are known. None: those of both.
+        modality: ``image`` or ``audio``: which extensions are known; ``audio`` knows those of
+            videos too. None: those of both, videos apart.
 
     Raises:
         UsageError: nothing is there, or nothing that could be read.
@@ -226,8 +232,7 @@ def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -
     """
     if modality is not None and modality not in EXTENSIONS:
         raise UsageError(f"unknown modality {modality!r}: choose {' or '.join(EXTENSIONS)}")
-    modalities = EXTENSIONS if modality is None else (modality,)
-    scan = _Scan(frozenset(ext for each in modalities for ext in EXTENSIONS[each]))
+    scan = _Scan(_EITHER if modality is None else EXTENSIONS[modality])
     spec = os.fspath(spec)
     if os.path.isdir(spec):
         scan.folder(spec)
