@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/bits.h"
+#include "cpu/codebook_cache.h"
 #include "cpu/cosine.h"
 #include "cpu/ema.h"
 #include "cpu/isa.h"
@@ -42,9 +43,9 @@ py::tuple nearest_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride, 
   int64_t bad_row = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
-    const PackedCodebook packed(code_matrix, threads);
-    bad_code = packed.first_bad_code;
-    bad_row = nearest(packed, rows_matrix, at<int64_t>(codes), threads,
+    const auto packed = packed_codebook(code_matrix, threads);
+    bad_code = packed->first_bad_code;
+    bad_row = nearest(*packed, rows_matrix, at<int64_t>(codes), threads,
                       *choose_isa(isa.c_str()).nearest);
   }
   return py::make_tuple(bad_row, bad_code);
@@ -75,11 +76,11 @@ py::tuple residual_cpu(uintptr_t x, int64_t rows, int64_t stride, int64_t dim,
   int64_t bad_row = -1, bad_codebook = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
-    std::vector<std::unique_ptr<PackedCodebook>> packed;
+    std::vector<std::shared_ptr<const PackedCodebook>> packed;
     std::vector<Codebook> levels;
     for (size_t q = 0; q < codebooks.size(); ++q) {
       const Matrix codebook{at<void>(codebooks[q]), DType::f32, sizes[q], dim, dim};
-      packed.push_back(std::make_unique<PackedCodebook>(codebook, threads));
+      packed.push_back(packed_codebook(codebook, threads));
       levels.push_back({packed.back().get(), at<float>(codebooks[q])});
       if (bad_code < 0 && packed.back()->first_bad_code >= 0) {
         bad_codebook = static_cast<int64_t>(q);

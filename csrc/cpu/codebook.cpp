@@ -91,4 +91,14 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
   bound = error_bound(static_cast<int>(dim), largest);
 }
 
+const ByteCodebook& PackedCodebook::bytes() const {
+  std::call_once(bytes_once_, [this] { bytes_ = std::make_unique<ByteCodebook>(*this); });
+  return *bytes_;
+}
+
+const Tree& PackedCodebook::tree() const {
+  std::call_once(tree_once_, [this] { tree_ = std::make_unique<Tree>(*this); });
+  return *tree_;
+}
+
 }  // namespace vqtok

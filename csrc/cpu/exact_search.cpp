@@ -25,10 +25,10 @@ void ExactSearch::search_all(int64_t row) {
   lookup_.codes[row] = winner.code;
 }
 
-void ExactSearch::search_tile(int64_t row, int32_t tile) {
+void ExactSearch::search_tiles(int64_t row, const int32_t* tiles, int count) {
   load_row(lookup_.x, row, row_.data());
   Winner winner;
-  compare_tile(tile, winner);
+  for (int i = 0; i < count; ++i) compare_tile(tiles[i], winner);
   lookup_.codes[row] = winner.code;
 }
 

@@ -33,8 +33,8 @@ class ExactSearch {
   // For rows out of float32's safe range, NaN and Inf included: decides at once.
   void search_all(int64_t row);
 
-  // Decides at once which code of one tile is nearest.
-  void search_tile(int64_t row, int32_t tile);
+  // Decides at once which code of a few tiles, given in ascending order, is nearest.
+  void search_tiles(int64_t row, const int32_t* tiles, int count);
 
   // Leaves a row for a scan of all codes, together with others.
   void leave_open(int64_t row, float threshold);

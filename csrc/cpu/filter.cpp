@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
+#include "cpu/nearest.h"
+
 namespace vqtok {
 namespace {
-
-constexpr double kLeastStart = -0x1p30;
 
 // The step that divides [-largest, largest] into bytes, or 0 if it would be too small or too large.
 // It has 8 significant bits, so that a multiple of it by a byte is exact in float32.
@@ -20,65 +20,59 @@ float scale_for(float largest) {
 
 }  // namespace
 
-Filter::Filter(const PackedCodebook& codebook)
-    : depth(0), chunk(0), tiles((codebook.tiles + 3) / 4 * 4), codebook_(codebook) {
-  const int dim = static_cast<int>(codebook.dim);
+ByteCodebook::ByteCodebook(const PackedCodebook& codebook) : tiles((codebook.tiles + 3) / 4 * 4) {
+  const int64_t dim = codebook.dim, codes = int64_t{tiles} * kTile;
   float largest = 0;
   for (int64_t i = 0; i < codebook.values.size(); ++i)
-    largest = fmaxf(largest, fabsf(codebook.values[i]));
+    largest = std::max(largest, fabsf(codebook.values[i]));
   if (dim > kMaxFilterDim || codebook.bound.squared_norm_limit < 0) return;
-  code_scale_ = scale_for(largest);
+  scale = scale_for(largest);
   if (!usable()) return;
-  const int chunks = (dim + 63) / 64;
-  chunk = ((dim + chunks - 1) / chunks + 3) / 4 * 4;
+  const int chunks = static_cast<int>(dim + 63) / 64;
+  chunk = (static_cast<int>(dim + chunks - 1) / chunks + 3) / 4 * 4;
   depth = chunks * chunk;
-  values_ = Buffer<int8_t>(int64_t{tiles} * kTile * depth);
-  sums_ = Buffer<int32_t>(int64_t{tiles} * kTile);
-  starts_ = Buffer<int32_t>(int64_t{tiles} * kTile);
-  const float inverse = 1 / code_scale_;
-  for (int32_t t = 0; t < codebook.tiles; ++t) {
-    double norms[kTile] = {}, losses[kTile] = {};
-    const float* values = &codebook.values[int64_t{t} * dim * kTile];
-    int8_t* bytes = &values_[int64_t{t} * kTile * depth];
-    for (int d = 0; d < dim; ++d)
-      for (int c = 0; c < kTile; ++c) {
-        const float v = values[d * kTile + c];
-        const int q = static_cast<int>(fminf(fmaxf(rintf(v * inverse), -127), 127));
-        const double lost = double{v} - double{code_scale_} * q;
-        norms[c] += double{v} * v;
-        losses[c] += lost * lost;
-        bytes[int64_t{c} * depth + d] = static_cast<int8_t>(q);
-        sums_[int64_t{t} * kTile + c] += q;
-      }
-    largest_norm_ = std::max(largest_norm_, sqrt(*std::max_element(norms, norms + kTile)));
-    largest_loss_ = std::max(largest_loss_, sqrt(*std::max_element(losses, losses + kTile)));
+  values = Buffer<int8_t>(codes * depth);
+  sums = Buffer<int32_t>(codes);
+  rows = Buffer<float>(codes * dim);
+  offsets = Buffer<float>(codes);
+  std::fill_n(offsets.data(), codes, -INFINITY);
+  std::copy_n(codebook.offsets.data(), codebook.offsets.size(), offsets.data());
+  const float inverse = 1 / scale;
+  for (int64_t k = 0; k < codebook.offsets.size(); ++k) {
+    const float* code = &codebook.values[k / kTile * dim * kTile + k % kTile];
+    double norm = 0, loss = 0;
+    for (int64_t d = 0; d < dim; ++d) {
+      const float v = code[d * kTile];
+      const int q = static_cast<int>(std::min(std::max(rintf(v * inverse), -127.0f), 127.0f));
+      const double lost = double{v} - double{scale} * q;
+      norm += double{v} * v;
+      loss += lost * lost;
+      values[k * depth + d] = static_cast<int8_t>(q);
+      sums[k] += q;
+      rows[k * dim + d] = v;
+    }
+    largest_norm = std::max(largest_norm, norm);
+    largest_loss = std::max(largest_loss, loss);
   }
+  largest_norm = sqrt(largest_norm);
+  largest_loss = sqrt(largest_loss);
 }
 
-bool Filter::set_rows(float largest) {
-  row_scale_ = scale_for(largest);
-  if (row_scale_ == 0) return false;
-  const double unit = double{row_scale_} * code_scale_;
-  for (int64_t k = 0; k < starts_.size(); ++k) {
-    const double offset = k < codebook_.offsets.size() ? codebook_.offsets[k] : -INFINITY;
-    starts_[k] = static_cast<int32_t>(rint(fmax(offset / unit, kLeastStart))) - 128 * sums_[k];
-  }
-  return true;
-}
-
-// The squared norms were summed in float32: their relative error is below (D + 4) 2^-24 < 0.002, and
-// squares that underflowed add up to less than D 2^-149, far below (row_scale / 1024)^2.
-double Filter::error(float squared_norm, float squared_loss) const {
-  const double loss = 1.002 * sqrt(double{squared_loss}) + double{row_scale_} / 1024;
-  const double norm = 1.002 * sqrt(double{squared_norm}) + double{row_scale_} / 1024;
-  const double unit = double{row_scale_} * code_scale_;
-  return (loss * largest_norm_ + norm * largest_loss_) * (1 + 1e-9) / unit + 1;
-}
-
-int32_t Filter::threshold(double score, double error) const {
-  const double unit = double{row_scale_} * code_scale_;
-  const double least = score / unit - error;
-  return static_cast<int32_t>(floor(fmin(fmax(least, -0x1.fp30), 0x1p30)));
+// The kernel sums squares and adds the terms in float32: the relative error is below
+// (dim + 8) 2^-24 < 0.001. Squares that underflow come from less than 2^-74 each: together less than
+// sqrt(dim) 2^-74, far below 2^-10 row_scale.
+Filter::Filter(const ByteCodebook& codes, float largest, const FilterKernel& kernel)
+    : codes_(codes), starts_(codes.offsets.size()) {
+  const float row_scale = codes.usable() ? scale_for(largest) : 0;
+  if (row_scale == 0) return;
+  constexpr double kRoom = 1.003;
+  const double inverse = 1 / (double{row_scale} * codes.scale);
+  const double per_loss = kRoom * codes.largest_norm * inverse;
+  const double per_norm = kRoom * codes.largest_loss * inverse;
+  terms_ = {row_scale, static_cast<float>(per_loss), static_cast<float>(per_norm),
+            static_cast<float>(kRoom * (1 + 0x1p-10 * row_scale * (per_loss + per_norm)))};
+  inverse_unit_ = static_cast<float>(inverse);
+  kernel.start(codes.offsets.data(), codes.sums.data(), inverse, starts_.size(), starts_.data());
 }
 
 }  // namespace vqtok

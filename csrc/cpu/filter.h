@@ -1,11 +1,31 @@
 // The codebook in 8-bit integers, and how far they can be trusted.
 #pragma once
+#include "cpu/buffer.h"
 #include "cpu/filter_kernel.h"
-#include "cpu/nearest.h"
 
 namespace vqtok {
 
-// With c' = code_scale q_c and x' = row_scale q_x, what the bytes stand for,
+struct PackedCodebook;
+
+// What depends on the codebook alone.
+class ByteCodebook {
+ public:
+  explicit ByteCodebook(const PackedCodebook& codebook);
+
+  // Whether 8 bits are any use here: finite codes of a usual size, not too many dimensions.
+  bool usable() const { return scale > 0; }
+
+  int depth = 0, chunk = 0;  // see FilterCodes
+  int32_t tiles;             // a multiple of 4
+  Buffer<int8_t> values;     // [tiles][8][depth]
+  Buffer<int32_t> sums;      // of the bytes of each code
+  Buffer<float> rows, offsets;  // float32 codes [tiles][8][dim]; -|c|^2/2 (-inf: no such code)
+  float scale = 0;           // c ~ scale * byte
+  double largest_norm = 0;   // max |c|
+  double largest_loss = 0;   // max |c - scale * bytes|
+};
+
+// With c' and x' what the bytes stand for,
 //     x.c - x'.c' = (x - x').c + x'.(c - c'),
 // which is at most |x - x'| max|c| + |x'| max|c - c'| (Cauchy-Schwarz). |x - x'| and |x'| are
 // measured for every row, so that rows beyond the range of the bytes are only imprecise, not wrong.
@@ -13,33 +33,24 @@ namespace vqtok {
 // makes I too large, never too small: the code may be looked at in vain, and is never missed.
 class Filter {
  public:
-  explicit Filter(const PackedCodebook& codebook);
+  // Prepares for rows whose largest elements are about `largest` (any value: it affects time only).
+  Filter(const ByteCodebook& codes, float largest, const FilterKernel& kernel);
 
-  // Whether 8 bits are any use here: finite codes of a usual size, not too many dimensions.
-  bool usable() const { return code_scale_ > 0; }
+  // Whether the bounds hold in float32 at that scale.
+  bool usable() const { return terms_.row_scale > 0; }
 
-  // Prepares for rows of a usual size of `largest` (any value: it affects time only).
-  // False if that is too small or too large for the bound below to hold in float32.
-  bool set_rows(float largest);
-
-  float row_scale() const { return row_scale_; }
-  FilterCodes codes() const { return {values_.data(), starts_.data(), depth, chunk}; }
-
-  // A bound of |I - score / unit| for a row, from the squared norms of x' and of x - x'.
-  double error(float squared_norm, float squared_loss) const;
-
-  // The largest integer that every I of a code with this score or a higher one reaches.
-  int32_t threshold(double score, double error) const;
-
-  int depth, chunk;  // see FilterCodes
-  int32_t tiles;     // padded
+  const ByteCodebook& book() const { return codes_; }
+  const FilterTerms& terms() const { return terms_; }
+  float inverse_unit() const { return inverse_unit_; }
+  FilterCodes codes() const {
+    return {codes_.values.data(), starts_.data(), codes_.depth, codes_.chunk};
+  }
 
  private:
-  const PackedCodebook& codebook_;
-  Buffer<int8_t> values_;
-  Buffer<int32_t> sums_, starts_;
-  float code_scale_ = 0, row_scale_ = 0;
-  double largest_norm_ = 0, largest_loss_ = 0;
+  const ByteCodebook& codes_;
+  FilterTerms terms_{};
+  float inverse_unit_ = 0;
+  Buffer<int32_t> starts_;
 };
 
 }  // namespace vqtok

@@ -4,26 +4,45 @@
 #include <immintrin.h>
 
 #include "cpu/simd.h"
-#include "cpu/tile_scores.h"
 
 namespace {
 
+using vqtok::CodeHit;
+using vqtok::CodeRows;
 using vqtok::FilterCodes;
 using vqtok::FilterKernel;
+using vqtok::FilterScan;
+using vqtok::FilterTerms;
 using vqtok::kFilterRows;
+using vqtok::kTile;
 using vqtok::PanelRows;
 using vqtok::RowScores;
-using vqtok::TileHit;
-using vqtok::TileRange;
 
 constexpr int kVectors = kFilterRows / kLanes;
 static_assert(kLanes == 16 && kVectors == 2, "two vectors of rows");
 
+// A function: a constant could be computed at start-up, on CPUs that lack the instructions.
+inline __m512i lane_numbers() {
+  return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
 inline __m512i load_words(const void* p) { return _mm512_loadu_si512(p); }
 
-void round_panel(const float* panel, int dim, int depth, float row_scale, uint8_t* bytes,
-                 float* squared_norms, float* squared_losses) {
-  const VecF scale = splat(row_scale), inverse = splat(1.0f / row_scale);
+void start(const float* offsets, const int32_t* sums, double inverse_unit, int64_t count,
+           int32_t* starts) {
+  for (int64_t k = 0; k < count; k += 8) {  // a multiple of kTile
+    const __m512d offset = _mm512_cvtps_pd(_mm256_loadu_ps(offsets + k));
+    const __m512d units = _mm512_max_pd(_mm512_mul_pd(offset, _mm512_set1_pd(inverse_unit)),
+                                        _mm512_set1_pd(-0x1p30));
+    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + k));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(starts + k),
+                        _mm256_sub_epi32(_mm512_cvtpd_epi32(units), _mm256_slli_epi32(sum, 7)));
+  }
+}
+
+void round_panel(const float* panel, int dim, int depth, FilterTerms terms, uint8_t* bytes,
+                 float* errors) {
+  const VecF scale = splat(terms.row_scale), inverse = splat(1.0f / terms.row_scale);
   for (int r = 0; r < kFilterRows; r += kLanes) {
     VecF norm = splat(0.0f), loss = splat(0.0f);
     for (int first = 0; first < depth; first += 4) {
@@ -42,8 +61,8 @@ void round_panel(const float* panel, int dim, int depth, float row_scale, uint8_
       }
       _mm512_storeu_si512(bytes + (first / 4 * kFilterRows + r) * 4, word);
     }
-    store(squared_norms + r, norm);
-    store(squared_losses + r, loss);
+    const VecF lost = multiply_add(square_root(loss), splat(terms.per_loss), splat(terms.constant));
+    store(errors + r, multiply_add(square_root(norm), splat(terms.per_norm), lost));
   }
 }
 
@@ -66,67 +85,74 @@ void set_tile_shapes(int chunk) {
   _tile_loadconfig(&shapes);
 }
 
-constexpr int kBlock = 16 * 16;
-
-// Tile maxima of 32 codes from their sums: [2][2][16 codes][16 rows] by 16 codes and 16 rows.
+// Tile maxima of 32 codes from the sums of their products.
 inline void reduce(const int32_t* sums, const int32_t* starts, int32_t* maxima) {
   UNROLL for (int tile = 0; tile < 4; ++tile)
-    UNROLL for (int r = 0; r < kVectors; ++r) {
-      const int32_t* of_codes = sums + (tile / 2 * 2 + r) * kBlock + tile % 2 * kTile * kLanes;
+    UNROLL for (int r = 0; r < kFilterRows; r += kLanes) {
       __m512i most[2];
       UNROLL for (int c = 0; c < kTile; ++c) {
-        const __m512i sum = _mm512_add_epi32(load_words(of_codes + c * kLanes),
-                                             _mm512_set1_epi32(starts[tile * kTile + c]));
+        const int k = tile * kTile + c;
+        const __m512i sum = _mm512_add_epi32(load_words(sums + k * kFilterRows + r),
+                                             _mm512_set1_epi32(starts[k]));
         most[c % 2] = c < 2 ? sum : _mm512_max_epi32(most[c % 2], sum);
       }
-      _mm512_storeu_si512(maxima + tile * kFilterRows + r * kLanes,
-                          _mm512_max_epi32(most[0], most[1]));
+      _mm512_storeu_si512(maxima + tile * kFilterRows + r, _mm512_max_epi32(most[0], most[1]));
     }
 }
 
-void scan(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, int32_t* maxima) {
-  alignas(64) int32_t sums[2][4 * kBlock];  // one being written, one being read
+void scan_blocks(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel,
+                 FilterScan out) {
+  constexpr int kStride = kFilterRows * sizeof(int32_t);
   set_tile_shapes(codes.chunk);
   const int64_t depth = codes.depth;
   const int8_t* values = codes.values + begin * kTile * depth;
   const int32_t* starts = codes.starts + int64_t{begin} * kTile;
-  const int groups = (end - begin) / 4;
-  for (int g = 0; g < groups; ++g) {
-    const int8_t* first = values + g * 32 * depth;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int at = 0; at < codes.depth; at += codes.chunk) {
-      const uint8_t* rows = panel + at * kFilterRows;
-      _tile_loadd(4, first + at, depth);
-      _tile_loadd(6, rows, kFilterRows * 4);
-      _tile_loadd(7, rows + 64, kFilterRows * 4);
-      _tile_loadd(5, first + 16 * depth + at, depth);
-      _tile_dpbsud(0, 4, 6);
-      _tile_dpbsud(1, 4, 7);
-      _tile_dpbsud(2, 5, 6);
-      _tile_dpbsud(3, 5, 7);
+  const int blocks = (end - begin) / 4;
+  for (int b = 0; b <= blocks; ++b) {
+    if (b < blocks) {
+      const int8_t* first = values + b * 32 * depth;
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      for (int at = 0; at < codes.depth; at += codes.chunk) {
+        const uint8_t* rows = panel + at * kFilterRows;
+        _tile_loadd(4, first + at, depth);
+        _tile_loadd(6, rows, kStride);
+        _tile_loadd(7, rows + 64, kStride);
+        _tile_loadd(5, first + 16 * depth + at, depth);
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+        _tile_dpbsud(2, 5, 6);
+        _tile_dpbsud(3, 5, 7);
+      }
+      int32_t* sums = out.sums + b * 32 * kFilterRows;
+      _tile_stored(0, sums, kStride);
+      _tile_stored(1, sums + kLanes, kStride);
+      _tile_stored(2, sums + 16 * kFilterRows, kStride);
+      _tile_stored(3, sums + 16 * kFilterRows + kLanes, kStride);
     }
-    int32_t* sum = sums[g % 2];
-    _tile_stored(0, sum, 64);
-    _tile_stored(1, sum + kBlock, 64);
-    _tile_stored(2, sum + 2 * kBlock, 64);
-    _tile_stored(3, sum + 3 * kBlock, 64);
-    if (g > 0)
-      reduce(sums[(g - 1) % 2], starts + (g - 1) * 32, maxima + (g - 1) * 4 * kFilterRows);
+    if (b > 0)  // the block before, while this one is being multiplied
+      reduce(out.sums + (b - 1) * 32 * kFilterRows, starts + (b - 1) * 32,
+             out.maxima + (b - 1) * 4 * kFilterRows);
   }
-  if (groups > 0)
-    reduce(sums[(groups - 1) % 2], starts + (groups - 1) * 32,
-           maxima + (groups - 1) * 4 * kFilterRows);
   _tile_release();
 }
 
+constexpr int kLeastBlockDepth = 20;  // below, vectors are faster
+
 #else
+
+constexpr int kLeastBlockDepth = 1 << 30;
+
+#endif
+
+// Whether the sums of scan() have the starts in them.
+inline bool started(FilterCodes codes) { return codes.depth < kLeastBlockDepth; }
 
 template <int kWords>
 void scan_tiles(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel,
-                int32_t* maxima) {
+                FilterScan out) {
   const int words = kWords ? kWords : codes.depth / 4;
   const int64_t depth = words * 4;
   for (int32_t t = begin; t < end; ++t) {
@@ -148,71 +174,133 @@ void scan_tiles(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* pa
       }
     }
     UNROLL for (int r = 0; r < kVectors; ++r) {
+      UNROLL for (int c = 0; c < kTile; ++c)
+          _mm512_storeu_si512(
+              out.sums + ((t - begin) * kTile + c) * kFilterRows + r * kLanes, sums[r][c]);
       UNROLL for (int width = kTile / 2; width > 0; width /= 2)
         UNROLL for (int c = 0; c < width; ++c)
             sums[r][c] = _mm512_max_epi32(sums[r][c], sums[r][c + width]);
-      _mm512_storeu_si512(maxima + (t - begin) * kFilterRows + r * kLanes, sums[r][0]);
+      _mm512_storeu_si512(out.maxima + (t - begin) * kFilterRows + r * kLanes, sums[r][0]);
     }
   }
 }
 
-void scan(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, int32_t* maxima) {
-  switch (codes.depth) {
-    case 4: return scan_tiles<1>(codes, begin, end, panel, maxima);
-    case 8: return scan_tiles<2>(codes, begin, end, panel, maxima);
-    default: return scan_tiles<0>(codes, begin, end, panel, maxima);
-  }
-}
-
+void scan(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, FilterScan out) {
+#if defined(__AMX_INT8__)
+  if (!started(codes)) return scan_blocks(codes, begin, end, panel, out);
 #endif
+  switch (codes.depth) {
+    case 4: return scan_tiles<1>(codes, begin, end, panel, out);
+    case 8: return scan_tiles<2>(codes, begin, end, panel, out);
+    default: return scan_tiles<0>(codes, begin, end, panel, out);
+  }
+}
 
-void best_tiles(const int32_t* maxima, int32_t begin, int32_t end, int32_t* tiles) {
-  for (int r = 0; r < kFilterRows; r += kLanes) {
-    __m512i best = _mm512_set1_epi32(INT32_MIN), tile = _mm512_set1_epi32(begin);
+void best_codes(FilterCodes codes, int32_t begin, int32_t end, FilterScan found, int32_t* best) {
+  for (int first = 0; first < kFilterRows; first += kLanes) {
+    __m512i most = _mm512_set1_epi32(INT32_MIN), tile = _mm512_set1_epi32(begin);
     for (int32_t t = begin; t < end; ++t) {
-      const __m512i most = load_words(maxima + (t - begin) * kFilterRows + r);
-      tile = _mm512_mask_mov_epi32(tile, _mm512_cmpgt_epi32_mask(most, best),
+      const __m512i here = load_words(found.maxima + (t - begin) * kFilterRows + first);
+      tile = _mm512_mask_mov_epi32(tile, _mm512_cmpgt_epi32_mask(here, most),
                                    _mm512_set1_epi32(t));
-      best = _mm512_max_epi32(best, most);
+      most = _mm512_max_epi32(most, here);
     }
-    _mm512_storeu_si512(tiles + r, tile);
+    int32_t tiles[kLanes];
+    _mm512_storeu_si512(tiles, tile);
+    for (int r = 0; r < kLanes; ++r) {
+      const int32_t* sums = found.sums + (tiles[r] - begin) * kTile * kFilterRows + first + r;
+      const int32_t* starts = codes.starts + int64_t{tiles[r]} * kTile;
+      int32_t highest = INT32_MIN, code = 0;
+      for (int c = 0; c < kTile; ++c) {
+        const int32_t value = sums[c * kFilterRows] + (started(codes) ? 0 : starts[c]);
+        code = value > highest ? c : code;
+        highest = value > highest ? value : highest;
+      }
+      best[first + r] = tiles[r] * kTile + code;
+    }
   }
 }
 
-int collect(const int32_t* maxima, int32_t begin, int32_t end, const int32_t* thresholds,
-            const int32_t* except, TileHit* hits) {
-  const __m512i low = load_words(thresholds), high = load_words(thresholds + kLanes);
-  int found = 0;
-  for (int32_t t = begin; t < end; ++t) {
-    const int32_t* of_rows = maxima + (t - begin) * kFilterRows;
-    uint32_t mask = _mm512_cmpge_epi32_mask(load_words(of_rows), low) |
-                    static_cast<uint32_t>(_mm512_cmpge_epi32_mask(load_words(of_rows + kLanes), high))
-                        << kLanes;
-    for (; mask; mask &= mask - 1) {
-      const int r = __builtin_ctz(mask);
-      hits[found] = {r, t};
-      found += t != except[r];
-    }
+void thresholds(const float* best, const float* margins, const float* errors, float inverse_unit,
+                int32_t* thresholds) {
+  for (int r = 0; r < kFilterRows; r += kLanes) {
+    const VecF margin = load(margins + r);
+    const VecF units = _mm512_mul_ps(_mm512_sub_ps(load(best + r), margin), splat(inverse_unit));
+    // float32 has rounded three times, by less than 2^-22 of the result in all
+    const VecF slack = multiply_add(_mm512_abs_ps(units), splat(0x1p-20f), load(errors + r));
+    // NaN, from infinite errors, becomes the least
+    const VecF least = min(max(_mm512_sub_ps(units, slack), splat(-0x1.fp30f)), splat(0x1p30f));
+    const __m512i whole = _mm512_cvt_roundps_epi32(least, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __mmask16 never = _mm512_cmp_ps_mask(margin, splat(__builtin_inff()), _CMP_EQ_OQ);
+    _mm512_storeu_si512(thresholds + r,
+                        _mm512_mask_mov_epi32(whole, never, _mm512_set1_epi32(INT32_MAX)));
   }
-  return found;
 }
 
-void rescore(TileRange tiles, PanelRows rows, const TileHit* hits, int count, const float* margins,
-             RowScores scores) {
-  const int64_t step = int64_t{tiles.dim} * kTile;
+// Without branches, which nobody could predict.
+int collect(FilterCodes codes, int32_t begin, int32_t end, FilterScan found,
+            const int32_t* thresholds, const int32_t* except, int32_t* tile_hits, CodeHit* hits) {
+  int tiles = 0;
+  for (int first = 0; first < kFilterRows; first += kLanes) {
+    const __m512i least = load_words(thresholds + first);
+    const __m512i rows = _mm512_add_epi32(_mm512_set1_epi32(first), lane_numbers());
+    for (int32_t t = begin; t < end; ++t) {
+      const __m512i most = load_words(found.maxima + (t - begin) * kFilterRows + first);
+      const __mmask16 reach = _mm512_cmpge_epi32_mask(most, least);
+      // row and tile in one word: a chunk has few tiles
+      const __m512i packed = _mm512_or_si512(rows, _mm512_set1_epi32((t - begin) * kFilterRows));
+      _mm512_storeu_si512(tile_hits + tiles, _mm512_maskz_compress_epi32(reach, packed));
+      tiles += __builtin_popcount(reach);
+    }
+  }
+  const __m256i stride = _mm256_mullo_epi32(_mm512_castsi512_si256(lane_numbers()),
+                                            _mm256_set1_epi32(kFilterRows));
+  int count = 0;
+  for (int h = 0; h < tiles; ++h) {
+    const int r = tile_hits[h] % kFilterRows, t = tile_hits[h] / kFilterRows;
+    const int32_t first = (begin + t) * kTile;
+    __m256i value = _mm256_i32gather_epi32(found.sums + t * kTile * kFilterRows + r, stride, 4);
+    if (!started(codes))
+      value = _mm256_add_epi32(
+          value, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes.starts + first)));
+    const __m256i numbers =
+        _mm256_add_epi32(_mm256_set1_epi32(first), _mm512_castsi512_si256(lane_numbers()));
+    const __mmask8 reach =
+        _mm256_cmpge_epi32_mask(value, _mm256_set1_epi32(thresholds[r])) &
+        _mm256_cmpneq_epi32_mask(numbers, _mm256_set1_epi32(except[r]));
+    const __m512i pairs = _mm512_or_si512(
+        _mm512_slli_epi64(_mm512_cvtepu32_epi64(numbers), 32), _mm512_set1_epi64(r));
+    _mm512_storeu_si512(hits + count, _mm512_maskz_compress_epi64(reach, pairs));
+    count += __builtin_popcount(reach);
+  }
+  return count;
+}
+
+inline float dot(const float* a, const float* b, int dim) {
+  VecF even = splat(0.0f), odd = splat(0.0f);
+  int d = 0;
+  for (; d + 2 * kLanes <= dim; d += 2 * kLanes) {
+    even = multiply_add(load(a + d), load(b + d), even);
+    odd = multiply_add(load(a + d + kLanes), load(b + d + kLanes), odd);
+  }
+  for (; d < dim; d += kLanes) {
+    const __mmask16 mask = static_cast<__mmask16>(dim - d >= kLanes ? 0xffff : (1 << (dim - d)) - 1);
+    even = multiply_add(_mm512_maskz_loadu_ps(mask, a + d), _mm512_maskz_loadu_ps(mask, b + d), even);
+  }
+  return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+}
+
+void rescore(CodeRows codes, PanelRows rows, const CodeHit* hits, int count, RowScores scores) {
   for (int h = 0; h < count; ++h) {
     const int r = hits[h].row;
-    const int64_t tile = hits[h].tile;
-    const TileScores found = score_tile(tiles.values + tile * step, tiles.offsets + tile * kTile,
-                                        rows.row(r), tiles.dim);
-    const float most = largest(found), best = scores.best[r];
-    const uint32_t rivals = codes_at_least(found, most - margins[r]);
-    const float lower = most > best && (rivals & (rivals - 1)) == 0 ? best : most;
-    scores.second[r] = lower > scores.second[r] ? lower : scores.second[r];
-    scores.code[r] =
-        most > best ? static_cast<int32_t>(tile * kTile) + __builtin_ctz(rivals | 256u)
-                    : scores.code[r];
-    scores.best[r] = most > best ? most : best;
+    const int64_t k = hits[h].code;
+    const float score = dot(codes.values + k * codes.dim, rows.row(r), codes.dim) + codes.offsets[k];
+    const float best = scores.best[r], second = scores.second[r];
+    const float lower = score > best ? best : score;
+    const int32_t better = -static_cast<int32_t>(score > best);
+    scores.second[r] = lower > second ? lower : second;
+    scores.best[r] = score > best ? score : best;
+    scores.code[r] = (static_cast<int32_t>(k) & better) | (scores.code[r] & ~better);
   }
 }
 
@@ -221,7 +309,7 @@ void rescore(TileRange tiles, PanelRows rows, const TileHit* hits, int count, co
 namespace vqtok {
 
 extern const FilterKernel VQTOK_TABLE(filter_kernel) = {
-    round_panel, scan, best_tiles, collect, rescore,
+    start, round_panel, scan, best_codes, thresholds, collect, rescore,
 };
 
 }  // namespace vqtok

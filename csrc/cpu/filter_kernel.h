@@ -20,42 +20,70 @@ constexpr int kMaxFilterDim = 1 << 14;
 constexpr int kFilterCodes = 32;  // codes are padded to a multiple
 constexpr int kFilterRows = 32;   // per panel
 
-// Bytes: codes [codes][depth] and starts [codes]; a panel is [depth / 4][kFilterRows][4].
-// depth >= dim is a multiple of `chunk`, which is a multiple of 4 and at most 64.
+// Codes as bytes [codes][depth] and their starts [codes]; a panel of rows is
+// [depth / 4][kFilterRows][4]. depth >= dim is a multiple of `chunk`, which is a multiple of 4 and at
+// most 64.
 struct FilterCodes {
   const int8_t* values;
   const int32_t* starts;
   int depth, chunk;
 };
 
-// The float32 scores of rows so far.
+// With e the length of what rounding took from a row and n that of what is left of it, I is off by
+// at most e * per_loss + n * per_norm + constant.
+struct FilterTerms {
+  float row_scale, per_loss, per_norm, constant;
+};
+
+// What scan() finds: sums [codes][kFilterRows] of products, and the largest I of each tile,
+// maxima [tiles][kFilterRows].
+struct FilterScan {
+  int32_t *sums, *maxima;
+};
+
+struct CodeHit {
+  int32_t row, code;
+};
+
+// The float32 scores of rows so far: the highest, the highest of the other codes, the best code.
 struct RowScores {
-  float *best, *second;  // the highest score, and the highest of the other codes
-  int32_t* code;         // of the best
+  float *best, *second;
+  int32_t* code;
+};
+
+// Codes [codes][dim] and offsets [codes], one after the other.
+struct CodeRows {
+  const float *values, *offsets;
+  int dim;
 };
 
 struct FilterKernel {
-  // Rounds a float32 panel [dim][kFilterRows] to bytes; per row the squared norms of what it became
-  // and of what was lost.
-  void (*round)(const float* panel, int dim, int depth, float row_scale, uint8_t* bytes,
-                float* squared_norms, float* squared_losses);
+  // starts[k] = round(max(offsets[k] * inverse_unit, -2^30)) - 128 * sums[k]
+  void (*start)(const float* offsets, const int32_t* sums, double inverse_unit, int64_t count,
+                int32_t* starts);
 
-  // The largest I of each row in each tile: maxima [tile - begin][kFilterRows]. begin and end are
-  // multiples of 4 tiles.
-  void (*scan)(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel,
-               int32_t* maxima);
+  // Rounds a float32 panel [dim][kFilterRows] to bytes and bounds the errors of I, per row.
+  void (*round)(const float* panel, int dim, int depth, FilterTerms terms, uint8_t* bytes,
+                float* errors);
 
-  // The tile in which each row's maximum is largest.
-  void (*best_tiles)(const int32_t* maxima, int32_t begin, int32_t end, int32_t* tiles);
+  // Looks at tiles [begin, end), multiples of 4.
+  void (*scan)(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, FilterScan out);
 
-  // Lists the maxima >= the row's threshold by ascending tile, but for one tile of each row;
-  // returns how many.
-  int (*collect)(const int32_t* maxima, int32_t begin, int32_t end, const int32_t* thresholds,
-                 const int32_t* except, TileHit* hits);
+  // The code with the largest I, or another one of nearly that, of each row.
+  void (*best_codes)(FilterCodes codes, int32_t begin, int32_t end, FilterScan found,
+                     int32_t* best);
 
-  // Scores the listed tiles in float32. Two codes of a tile within the margin make second = best.
-  void (*rescore)(TileRange tiles, PanelRows rows, const TileHit* hits, int count,
-                  const float* margins, RowScores scores);
+  // The least I that a code scoring best - margin may have; never reached where margin is +inf.
+  void (*thresholds)(const float* best, const float* margins, const float* errors,
+                     float inverse_unit, int32_t* thresholds);
+
+  // Lists the codes that reach their row's threshold, except one of each row; returns how many.
+  // `scratch` has room for all tiles of all rows, `hits` for all codes, and 16 more each.
+  int (*collect)(FilterCodes codes, int32_t begin, int32_t end, FilterScan found,
+                 const int32_t* thresholds, const int32_t* except, int32_t* scratch, CodeHit* hits);
+
+  // Scores the listed codes in float32.
+  void (*rescore)(CodeRows codes, PanelRows rows, const CodeHit* hits, int count, RowScores scores);
 };
 
 extern const FilterKernel filter_kernel_avx512vnni;

@@ -1,5 +1,5 @@
-// The lookup by an 8-bit filter: a look at all codes in integers, then float32 for the few tiles
-// that may hold the nearest one.
+// The lookup by an 8-bit filter: a look at all codes in integers, then float32 for the few that may
+// be nearest.
 #pragma once
 #include <atomic>
 
@@ -14,30 +14,30 @@ class FilterSearch {
   FilterSearch(const Lookup& lookup, const Blocking& blocking, const Filter& filter,
                ExactSearch& exact);
 
-  // Decides the rows of a block. False, having decided nothing, if so many tiles come through that
-  // scoring all codes in float32 is faster (never if `insist`).
+  // Decides the rows of a block. False, having decided nothing, if so many codes come through that
+  // scoring all of them in float32 is faster (never if `insist`).
   bool search(int64_t block, bool insist);
 
  private:
   void pack(int64_t panel, int count);
-  int64_t search_chunk(int64_t panel, int count, int32_t begin, int32_t end);
-  void set_thresholds(int64_t panel, int count);
+  int look(int64_t panel, int count, int32_t begin, int32_t end);
   void settle(int64_t first, int64_t panel, int count);
   RowScores scores(int64_t panel);
+  CodeRows code_rows() const;
 
   const Lookup& lookup_;
   const Blocking& blocking_;
   const Filter& filter_;
+  const FilterKernel& kernel_;
   ExactSearch& exact_;
   int32_t chunk_tiles_;
   FloatRows rows_;
   Buffer<float> panel_;
   Buffer<uint8_t> bytes_;
-  Buffer<int32_t> maxima_;
-  Buffer<float> margins_, best_, second_;
-  Buffer<double> errors_;
-  Buffer<int32_t> code_, thresholds_, tile_;
-  Buffer<TileHit> hits_;
+  Buffer<int32_t> sums_, maxima_;
+  Buffer<float> margins_, errors_, best_, second_;
+  Buffer<int32_t> code_, scratch_;
+  Buffer<CodeHit> hits_;
 };
 
 }  // namespace vqtok

@@ -84,7 +84,7 @@ void FloatSearch::settle(int64_t first, int64_t panel, int count) {
     if (margins[r] == INFINITY)
       exact_.search_all(row);
     else if (found.best[r] - found.second[r] > margins[r])
-      exact_.search_tile(row, found.best_tile[r]);
+      exact_.search_tiles(row, &found.best_tile[r], 1);
     else
       exact_.leave_open(row, found.best[r] - margins[r]);
   }

@@ -10,13 +10,13 @@
 #include "cpu/filter_search.h"
 #include "cpu/float_search.h"
 #include "cpu/team.h"
+#include "cpu/tree_search.h"
 
 namespace vqtok {
 namespace {
 
 constexpr double kProductsPerThread = 1e6;  // fewer are not worth waking a thread for
-constexpr int64_t kLeastFilterProducts = 1 << 14;  // per row: below, float32 is as fast
-constexpr int64_t kSampleRows = 256;
+constexpr int64_t kSampleRows = 64;
 std::atomic<Method> forced{Method::automatic};
 
 // Whether to go on with a method that pays for some blocks and not for others.
@@ -29,28 +29,76 @@ class Trial {
   std::atomic<int64_t> credit_{0};
 };
 
-// The largest element of a few rows.
+// The largest element of a few rows, NaN and Inf aside.
 float usual_size(const Matrix& x) {
+  constexpr int32_t kInfinity = 0x7f800000;
   Buffer<float> row(x.dim);
   float largest = 0;
-  const int64_t step = std::max<int64_t>(1, x.rows / kSampleRows);
+  const int64_t step = (x.rows + kSampleRows - 1) / kSampleRows;
   for (int64_t n = 0; n < x.rows; n += step) {
     load_row(x, n, row.data());
-    for (int64_t d = 0; d < x.dim; ++d)
-      if (isfinite(row[d])) largest = fmaxf(largest, fabsf(row[d]));
+    int32_t most = 0;  // floats compare like integers
+    for (int64_t d = 0; d < x.dim; ++d) {
+      int32_t bits;
+      memcpy(&bits, &row[d], sizeof bits);
+      most = std::max(most, bits & 0x7fffffff);
+    }
+    if (most < kInfinity) largest = std::max(largest, bits_to_float(static_cast<uint32_t>(most)));
   }
   return largest;
+}
+
+// Whether the filter may be faster than float32.
+bool suits_filter(const PackedCodebook& codebook) {
+  const int64_t products = codebook.size * codebook.dim;  // per row
+  return codebook.dim >= 16 ? products >= 1 << 14 : codebook.dim >= 8 && products >= 1 << 16;
 }
 
 // The filter if it can be used for this lookup, or null.
 std::unique_ptr<Filter> make_filter(const Lookup& lookup, Method method) {
   const bool wanted = method == Method::filter ||
-                      (method == Method::automatic &&
-                       lookup.codebook.size * lookup.codebook.dim >= kLeastFilterProducts);
+                      (method == Method::automatic && suits_filter(lookup.codebook));
   if (!wanted || !lookup.kernel.filter || lookup.x.rows == 0) return nullptr;
-  auto filter = std::make_unique<Filter>(lookup.codebook);
-  if (!filter->usable() || !filter->set_rows(usual_size(lookup.x))) return nullptr;
-  return filter;
+  auto filter = std::make_unique<Filter>(lookup.codebook.bytes(), usual_size(lookup.x),
+                                         *lookup.kernel.filter);
+  return filter->usable() ? std::move(filter) : nullptr;
+}
+
+// Roughly, in cycles of a row with vectors of 512 bits: each method.
+double float_cost(const PackedCodebook& c) { return 1.3 * double(c.size) * double(c.dim) / 32; }
+double filter_cost(const PackedCodebook& c) {
+  return 500 + double(c.size) * (0.3 + double(c.dim) / 250);
+}
+double tree_cost(const Tree& tree, int dim, double visited) {
+  return 60 + tree.boxes() * dim / 8.0 + visited * (25 + 2 * dim);
+}
+
+// Whether it may be worth while to make a tree, or to try the one that there is.
+bool suits_tree(const Lookup& lookup) {
+  const PackedCodebook& codebook = lookup.codebook;
+  if (codebook.dim > 32 || codebook.size * codebook.dim < 1 << 13) return false;
+  const double depth = log2(double(codebook.size) / kBoxCodes);
+  const int64_t rows = lookup.x.rows;
+  return double(codebook.rows_seen.fetch_add(rows) + rows) > 3000 * depth;
+}
+
+// The tree if it is to be used for this lookup, or null: depends on how many boxes a few rows visit.
+const Tree* choose_tree(const Lookup& lookup, Method method, const Blocking& blocking) {
+  if (lookup.x.rows == 0) return nullptr;
+  if (method != Method::tree && (method != Method::automatic || !suits_tree(lookup))) return nullptr;
+  const Tree& tree = lookup.codebook.tree();
+  if (tree.boxes() == 0 || method == Method::tree) return tree.boxes() ? &tree : nullptr;
+  ExactSearch exact(lookup);
+  double cost = 0;
+  run_team(1, [&](int, int) {
+    TreeSearch search(lookup, blocking, tree, exact);
+    const int64_t rows = std::clamp<int64_t>(lookup.x.rows / 64, 1, kSampleRows);
+    cost = tree_cost(tree, lookup.dim(), search.sample(rows));
+  });
+  double other = float_cost(lookup.codebook);
+  if (lookup.kernel.filter && suits_filter(lookup.codebook))
+    other = std::min(other, filter_cost(lookup.codebook));
+  return cost < 0.9 * other ? &tree : nullptr;
 }
 
 }  // namespace
@@ -59,12 +107,14 @@ void force_method(Method method) { forced = method; }
 
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
                 const NearestKernel& kernel) {
+  const IeeeArithmetic ieee;
   const Method method = forced;
   const Lookup lookup{codebook, x, codes, kernel};
   const double products = static_cast<double>(x.rows) * codebook.dim * codebook.size;
   threads = static_cast<int>(std::clamp(products / kProductsPerThread, 1.0, double(threads)));
   const Blocking blocking(codebook, x.rows, kernel.rows, threads);
-  const std::unique_ptr<Filter> filter = make_filter(lookup, method);
+  const Tree* tree = choose_tree(lookup, method, blocking);
+  const std::unique_ptr<Filter> filter = tree ? nullptr : make_filter(lookup, method);
   Trial trial;
   std::atomic<int64_t> next{0};
   std::mutex lock;
@@ -73,9 +123,12 @@ int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes,
     ExactSearch exact(lookup);
     FloatSearch plain(lookup, blocking, exact);
     std::unique_ptr<FilterSearch> filtered;
+    std::unique_ptr<TreeSearch> boxed;
+    if (tree) boxed = std::make_unique<TreeSearch>(lookup, blocking, *tree, exact);
     if (filter) filtered = std::make_unique<FilterSearch>(lookup, blocking, *filter, exact);
     for (int64_t block; (block = next++) < blocking.blocks;) {
-      bool done = false;
+      bool done = boxed != nullptr;
+      if (boxed) boxed->search(block);
       if (filtered && (method == Method::filter || trial.worth_trying()))
         trial.record(done = filtered->search(block, method == Method::filter));
       if (!done) plain.search(block);

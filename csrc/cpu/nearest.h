@@ -9,7 +9,13 @@
 #pragma once
 #include <stdint.h>
 
+#include <atomic>
+#include <memory>
+#include <mutex>
+
 #include "cpu/buffer.h"
+#include "cpu/filter.h"
+#include "cpu/tree.h"
 #include "common/dtype.h"
 #include "cpu/nearest_kernel.h"
 #include "common/error_bound.h"
@@ -29,10 +35,23 @@ struct PackedCodebook {
   Buffer<uint8_t> usable;        // [tiles] bit c: code c of the tile exists and is finite
   int64_t first_bad_code = -1;   // the first with a NaN or Inf
   ErrorBound bound;
+
+  // Made when first asked for.
+  const ByteCodebook& bytes() const;
+  const Tree& tree() const;
+
+  // Rows looked up so far: whether making these is worth while.
+  mutable std::atomic<int64_t> rows_seen{0};
+
+ private:
+  mutable std::once_flag tree_once_;
+  mutable std::unique_ptr<Tree> tree_;
+  mutable std::once_flag bytes_once_;
+  mutable std::unique_ptr<ByteCodebook> bytes_;
 };
 
 // How codes are found: this affects time alone. A method that cannot be used gives way to float32.
-enum class Method : int { automatic = 0, float32 = 1, filter = 2 };
+enum class Method : int { automatic = 0, float32 = 1, filter = 2, tree = 3 };
 
 // For tests and benchmarks: what all lookups of this process use from now on.
 void force_method(Method method);

@@ -4,6 +4,7 @@
 #include "cpu/filter_kernel.h"
 #include "cpu/simd.h"
 #include "cpu/tile_scores.h"
+#include "cpu/tree_kernel.h"
 
 namespace {
 
@@ -202,6 +203,7 @@ namespace vqtok {
 
 extern const NearestKernel VQTOK_TABLE(nearest_kernel) = {
     kRows, pack, margins, scan, settle, collect, distances<float>, distances<double>,
+    &VQTOK_TABLE(tree_kernel),
 #if defined(__AVX512VNNI__)
     &VQTOK_TABLE(filter_kernel),
 #else

@@ -43,6 +43,7 @@ struct PanelScan {
 };
 
 struct FilterKernel;
+struct TreeKernel;
 
 struct NearestKernel {
   int rows;  // per panel
@@ -70,6 +71,7 @@ struct NearestKernel {
   void (*distances_f32)(const float* values, const double* row, int dim, double* distances);
   void (*distances_f64)(const double* values, const double* row, int dim, double* distances);
 
+  const TreeKernel* tree;
   const FilterKernel* filter;  // null if the instruction set has none
 };
 

@@ -32,6 +32,7 @@ inline void store(int32_t* p, VecI v) { _mm512_storeu_si512(p, v); }
 inline VecF splat(float v) { return _mm512_set1_ps(v); }
 inline VecI splat(int32_t v) { return _mm512_set1_epi32(v); }
 inline VecF multiply_add(VecF a, VecF b, VecF c) { return _mm512_fmadd_ps(a, b, c); }
+inline VecF subtract(VecF a, VecF b) { return _mm512_sub_ps(a, b); }
 inline VecF square_root(VecF v) { return _mm512_sqrt_ps(v); }
 inline VecF max(VecF a, VecF b) { return _mm512_max_ps(a, b); }
 inline VecF min(VecF a, VecF b) { return _mm512_min_ps(a, b); }
@@ -54,6 +55,7 @@ inline void store(int32_t* p, VecI v) { _mm256_storeu_si256(reinterpret_cast<__m
 inline VecF splat(float v) { return _mm256_set1_ps(v); }
 inline VecI splat(int32_t v) { return _mm256_set1_epi32(v); }
 inline VecF multiply_add(VecF a, VecF b, VecF c) { return _mm256_fmadd_ps(a, b, c); }
+inline VecF subtract(VecF a, VecF b) { return _mm256_sub_ps(a, b); }
 inline VecF square_root(VecF v) { return _mm256_sqrt_ps(v); }
 inline VecF max(VecF a, VecF b) { return _mm256_max_ps(a, b); }
 inline VecF min(VecF a, VecF b) { return _mm256_min_ps(a, b); }
@@ -92,6 +94,7 @@ inline VecF multiply_add(VecF a, VecF b, VecF c) {
   return a * b + c;
 #endif
 }
+inline VecF subtract(VecF a, VecF b) { return a - b; }
 inline VecF square_root(VecF v) {
 #if defined(__aarch64__)
   return vsqrtq_f32(v);

@@ -1,5 +1,6 @@
 // The CPU lookup against its definition: every instruction set, method, element type and thread
 // count.
+#include "cpu/codebook_cache.h"
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
 #include "tests/check.h"
@@ -7,7 +8,7 @@
 namespace vqtok {
 namespace {
 
-constexpr int kMethods = 3;
+constexpr int kMethods = 4;
 
 template <class T> std::vector<int64_t> definition(const Problem<T>& p, DType dtype) {
   std::vector<int64_t> codes(p.rows);
@@ -103,10 +104,35 @@ void test_all_codes_equal() {
   check_lookup(p, DType::f32, "all codes equal");
 }
 
+// One byte is enough to be another codebook; the same bytes elsewhere are the same one.
+void test_cache() {
+  auto p = hard_problem<float>(1, 50, 5, 1.0, 8);
+  const auto first = packed_codebook(p.code_matrix(DType::f32), 1);
+  CHECK(packed_codebook(p.code_matrix(DType::f32), 1) == first, "%s", "the same codebook");
+  const auto copy = p;
+  CHECK(packed_codebook(copy.code_matrix(DType::f32), 1) == first, "%s", "an equal one");
+  p.codebook[249] += 1;
+  const auto second = packed_codebook(p.code_matrix(DType::f32), 1);
+  CHECK(second != first, "%s", "changed in place");
+  CHECK(second->values[6 * 5 * 8 + 4 * 8 + 1] == p.codebook[249], "%s", "packed anew");
+  Matrix strided = p.code_matrix(DType::f32);
+  strided.rows = 25;
+  strided.row_stride = 10;
+  const auto third = packed_codebook(strided, 1);
+  CHECK(third->size == 25 && third->values[1] == p.codebook[10], "%s", "strided");
+  CHECK(packed_codebook(strided, 1) == third, "%s", "strided again");
+  for (int i = 0; i < 200; ++i) {  // more than it keeps
+    p.codebook[0] = static_cast<float>(i);
+    const auto other = p;
+    CHECK(packed_codebook(other.code_matrix(DType::f32), 1)->values[0] == i, "codebook %d", i);
+  }
+}
+
 }  // namespace
 }  // namespace vqtok
 
 int main() {
+  vqtok::test_cache();
   vqtok::test_shapes();
   vqtok::test_scales();
   vqtok::test_mixed_scales();

@@ -1,0 +1,106 @@
+#include "cpu/codebook_cache.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <list>
+#include <mutex>
+#include <vector>
+
+namespace vqtok {
+namespace {
+
+constexpr size_t kMostEntries = 64;
+constexpr int64_t kMostBytes = 256 << 20;
+
+int64_t element_bytes(DType dtype) {
+  return with_type(dtype, [](auto type) { return int64_t{sizeof(type)}; });
+}
+
+struct Entry {
+  Entry(const Matrix& codebook, int threads)
+      : address(codebook.data), dtype(codebook.dtype),
+        row_bytes(codebook.dim * element_bytes(codebook.dtype)), copy(codebook.rows * row_bytes),
+        packed(codebook, threads) {
+    for (int64_t k = 0; k < codebook.rows; ++k)
+      memcpy(&copy[k * row_bytes], row(codebook, k), static_cast<size_t>(row_bytes));
+  }
+
+  static const char* row(const Matrix& codebook, int64_t k) {
+    const int64_t stride = codebook.row_stride * element_bytes(codebook.dtype);
+    return static_cast<const char*>(codebook.data) + k * stride;
+  }
+
+  bool has_shape_of(const Matrix& codebook) const {
+    return dtype == codebook.dtype && packed.size == codebook.rows && packed.dim == codebook.dim;
+  }
+
+  bool is(const Matrix& codebook) const {
+    if (codebook.row_stride == codebook.dim)
+      return memcmp(copy.data(), codebook.data, static_cast<size_t>(copy.size())) == 0;
+    for (int64_t k = 0; k < codebook.rows; ++k)
+      if (memcmp(&copy[k * row_bytes], row(codebook, k), static_cast<size_t>(row_bytes)) != 0)
+        return false;
+    return true;
+  }
+
+  int64_t bytes() const { return bytes_for(packed.size * packed.dim, dtype); }
+
+  // At most, with all that the packed form may come to hold.
+  static int64_t bytes_for(int64_t elements, DType dtype) {
+    return elements * (element_bytes(dtype) + 24);
+  }
+
+  const void* address;
+  DType dtype;
+  int64_t row_bytes;
+  Buffer<char> copy;
+  PackedCodebook packed;
+};
+
+typedef std::shared_ptr<const Entry> Shared;
+
+std::mutex lock;
+std::list<Shared>& entries() {  // the most recent first; never destroyed, so usable until exit
+  static auto* list = new std::list<Shared>;
+  return *list;
+}
+
+void keep(const Shared& entry) {
+  std::lock_guard<std::mutex> hold(lock);
+  auto& list = entries();
+  // a codebook that is being trained leaves no trail
+  list.remove_if([&](const Shared& other) {
+    return other == entry || (other->address == entry->address && other->dtype == entry->dtype);
+  });
+  list.push_front(entry);
+  int64_t bytes = 0;
+  size_t count = 0;
+  list.remove_if([&](const Shared& other) {
+    bytes += other->bytes();
+    return ++count > kMostEntries || bytes > kMostBytes;
+  });
+}
+
+}  // namespace
+
+std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads) {
+  if (Entry::bytes_for(codebook.rows * codebook.dim, codebook.dtype) > kMostBytes)
+    return std::make_shared<PackedCodebook>(codebook, threads);
+  std::vector<Shared> candidates;
+  {
+    std::lock_guard<std::mutex> hold(lock);
+    for (const Shared& entry : entries())
+      if (entry->has_shape_of(codebook)) candidates.push_back(entry);
+  }
+  std::stable_partition(candidates.begin(), candidates.end(),
+                        [&](const Shared& entry) { return entry->address == codebook.data; });
+  const auto known = std::find_if(candidates.begin(), candidates.end(),
+                                  [&](const Shared& entry) { return entry->is(codebook); });
+  const Shared entry =
+      known != candidates.end() ? *known : std::make_shared<const Entry>(codebook, threads);
+  keep(entry);
+  return {entry, &entry->packed};
+}
+
+}  // namespace vqtok

@@ -1,0 +1,14 @@
+// Codebooks packed before, found again by their contents.
+#pragma once
+#include <memory>
+
+#include "cpu/nearest.h"
+
+namespace vqtok {
+
+// The packed form of a codebook. A few recent ones are kept, with a copy of what they were made of,
+// and every call compares that copy: so a codebook may change at any time and by any means, and one
+// that moved is found again. Safe to call from several threads.
+std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads);
+
+}  // namespace vqtok
