@@ -1,4 +1,4 @@
-"""The README's code, run as a reader would run it: in order, in one folder with some photos."""
+"""The README's code, run as a reader would run it: in order, in a folder with photos and sounds."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vqtok.samples import photos
+from vqtok.samples import photos, sounds
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     for photo in photos()[:2]:
         shutil.copy(photo, folder / "photos")
     shutil.copy(photos()[0], folder / "photos" / "cat.jpg")
+    shutil.copytree(sounds()[0].parent, folder / "sounds")
     return folder
 
 
@@ -53,7 +54,8 @@ def run_command(line, folder):
         return
     assert words[0] == "vqtok", f"not a vqtok command: {line}"
     if words[1] == "train":
-        words += ["--steps", "2", "--batch-size", "1", "--crop", "32"]
+        crop = "32" if words[2].startswith("photo") else "8000"
+        words += ["--steps", "2", "--batch-size", "1", "--crop", crop]
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=folder,
