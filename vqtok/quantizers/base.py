@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -205,12 +206,12 @@ def zero_masked(latents: Tensor, mask: Tensor | None) -> Tensor:
     return latents if mask is None else torch.where(mask[..., None], latents, 0.0)
 
 
-def masked_mean_square(difference: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean square of [..., D] over the positions of a bool mask [...]; 0 if it has none."""
-    total = zero_masked(difference, mask).square().sum()
+def masked_mean_square(latents: Tensor, quantized: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean squared difference of [..., D] over the positions of a bool mask [...]; 0 if none."""
     if mask is None:
-        return total / max(1, difference.numel())
-    return total / (mask.sum() * difference.shape[-1]).clamp_min(1)
+        return F.mse_loss(latents, quantized, reduction="sum") / max(1, latents.numel())
+    total = zero_masked(latents - quantized, mask).square().sum()
+    return total / (mask.sum() * latents.shape[-1]).clamp_min(1)
 
 
 def combine(results: Sequence[Quantized], weights: Sequence[float]) -> Quantized:

@@ -72,7 +72,7 @@ class BeamResidualQuantizer(ResidualQuantizer):
         return Quantized(
             quantized.to(latents.dtype),
             codes.reshape(*latents.shape[:-1], used),
-            {"commitment": masked_mean_square(target - total.detach(), mask)},
+            {"commitment": masked_mean_square(target, total.detach(), mask)},
             {name: torch.cat([usage[name] for usage in usages]) for name in usages[0]},
         )
 

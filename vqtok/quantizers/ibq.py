@@ -61,8 +61,8 @@ class IBQ(CodebookQuantizer):
         codes = largest_product(rows.detach(), table.detach(), check=not self.training)
         chosen = F.embedding(codes, table)
         losses = {
-            "commitment": masked_mean_square(rows - chosen.detach(), valid),
-            "codebook": masked_mean_square(rows.detach() - chosen, valid),
+            "commitment": masked_mean_square(rows, chosen.detach(), valid),
+            "codebook": masked_mean_square(rows.detach(), chosen, valid),
         }
         quantized = straight_through(rows, chosen)
         if self.training:
@@ -70,6 +70,6 @@ class IBQ(CodebookQuantizer):
             expected = logits.softmax(dim=-1) @ table.detach()
             # The one-hot code with the softmax's gradient, times the codebook.
             quantized = chosen + (expected - expected.detach())
-            losses["index"] = masked_mean_square(quantized - rows, valid)
+            losses["index"] = masked_mean_square(quantized, rows, valid)
             losses.update(softmax_code_losses(logits / self.temperature, valid))
         return Quantized(quantized, codes, losses, self._usage(codes, valid))

@@ -75,7 +75,7 @@ class LFQ(Quantizer):
         positive = points.detach() > 0
         quantized = self._signs(positive)
         codes = (positive.long() << self.shifts).sum(-1)
-        losses = {"commitment": masked_mean_square(points - quantized, valid)}
+        losses = {"commitment": masked_mean_square(points, quantized, valid)}
         if self.training:
             logits = 4 * self.size * points / self.temperature
             losses.update(bit_code_losses(logits, self.group_bits, valid))

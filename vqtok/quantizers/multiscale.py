@@ -120,8 +120,8 @@ class MultiScaleQuantizer(Quantizer):
             total = total + self._blow_up(result.quantized.detach(), index)
             losses = {
                 **result.losses,
-                "commitment": masked_mean_square(maps - total.detach(), mask),
-                "refinement": masked_mean_square(maps.detach() - total, mask),
+                "commitment": masked_mean_square(maps, total.detach(), mask),
+                "refinement": masked_mean_square(maps.detach(), total, mask),
             }
             codes = result.codes.reshape(len(maps), side * side)
             results.append(Quantized(result.quantized, codes, losses))

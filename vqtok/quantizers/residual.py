@@ -104,7 +104,7 @@ class ResidualQuantizer(Quantizer):
                 results.append(result)
             quantized = self.pass_gradient(target, total)
         combined = combine(results, [1 / used] * used)
-        losses = {**combined.losses, "commitment": masked_mean_square(target - total, mask)}
+        losses = {**combined.losses, "commitment": masked_mean_square(target, total, mask)}
         return Quantized(quantized.to(latents.dtype), combined.codes, losses, combined.metrics)
 
     def _look_up(
@@ -115,7 +115,7 @@ class ResidualQuantizer(Quantizer):
             target, valid = as_rows(latents, mask)
             total, codes = ops.quantize(target.detach(), [layer.table() for layer in layers])
             quantized = self.pass_gradient(target, total)
-            losses = {"commitment": masked_mean_square(target - total, valid)}
+            losses = {"commitment": masked_mean_square(target, total, valid)}
         metrics = [layer.metrics(codes[:, q], valid) for q, layer in enumerate(layers)]
         return Quantized(
             quantized.reshape(latents.shape).to(latents.dtype),

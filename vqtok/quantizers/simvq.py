@@ -49,8 +49,8 @@ class SimVQ(CodebookQuantizer):
         chosen, codes = ops.quantize(rows.detach(), [self.table()], check=not self.training)
         codes = codes[:, 0]
         losses = {
-            "commitment": masked_mean_square(rows - chosen.detach(), valid),
-            "codebook": masked_mean_square(rows.detach() - chosen, valid),
+            "commitment": masked_mean_square(rows, chosen.detach(), valid),
+            "codebook": masked_mean_square(rows.detach(), chosen, valid),
         }
         quantized = self.pass_gradient(rows, chosen.detach())
         return Quantized(quantized, codes, losses, self._usage(codes, valid))

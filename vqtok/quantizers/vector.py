@@ -19,7 +19,7 @@ from vqtok.quantizers.base import (
     new_switch,
 )
 from vqtok.quantizers.codebook import CodebookQuantizer
-from vqtok.quantizers.gradients import GRADIENTS
+from vqtok.quantizers.gradients import GRADIENTS, straight_through
 from vqtok.quantizers.kmeans import code_totals, kmeans
 from vqtok.quantizers.penalties import PENALTIES
 
@@ -66,7 +66,7 @@ class VectorQuantizer(CodebookQuantizer):
         cosine: bool = False,
         gradient: str = "straight_through",
         kmeans_iterations: int = 10,
-        revive_below: float = 0.02,
+        revive_below: float = 0.1,
         penalties: Sequence[str] = (),
     ) -> None:
         super().__init__(codebook_size, dim)
@@ -137,22 +137,29 @@ class VectorQuantizer(CodebookQuantizer):
             if not self._is_initialized:
                 self._initialize(points, known)
         table = self.table()
-        chosen, codes = self._look_up(given, table)
+        chosen, codes, quantized = self._look_up(given, rows, table)
         losses = self._losses(rows, chosen, table, valid)
         metrics = self.metrics(codes, known)
         if self.learns:
             metrics["dead"] = self._update(points, codes, known).float().mean()[None]
-        return Quantized(self.pass_gradient(rows, chosen.detach()), codes, losses, metrics)
+        return Quantized(quantized, codes, losses, metrics)
 
-    def _look_up(self, rows: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """The chosen rows of the table [N, D], which carry its gradient, and the codes [N]."""
+    def _look_up(self, given: Tensor, rows: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The chosen rows of the table [N, D], with its gradient; the codes [N]; the chosen rows
+        with the gradient of the latents, which are ``given`` and, if cosine, normalised ``rows``.
+        """
         # In training a NaN shows in the loss; asking here would wait for the device.
         check = not self.training
         if self.cosine:
-            codes = ops.nearest_cosine(rows, table.detach(), check=check)
-            return F.embedding(codes, table), codes
-        chosen, codes = ops.quantize(rows, [table], check=check)
-        return chosen, codes[:, 0]
+            codes = ops.nearest_cosine(given, table.detach(), check=check)
+            chosen = F.embedding(codes, table)
+        elif self.pass_gradient is straight_through and not table.requires_grad:
+            quantized, found = ops.quantize(rows, [table], check=check)
+            return quantized.detach(), found[:, 0], quantized
+        else:
+            chosen, found = ops.quantize(given, [table], check=check)
+            codes = found[:, 0]
+        return chosen, codes, self.pass_gradient(rows, chosen.detach())
 
     def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
         """``perplexity``, ``usage`` and ``dead`` [1] of the codes [N] of a batch."""
@@ -192,9 +199,9 @@ class VectorQuantizer(CodebookQuantizer):
     def _losses(
         self, rows: Tensor, chosen: Tensor, table: Tensor, valid: Tensor | None
     ) -> dict[str, Tensor]:
-        losses = {"commitment": masked_mean_square(rows - chosen.detach(), valid)}
+        losses = {"commitment": masked_mean_square(rows, chosen.detach(), valid)}
         if self.learning == "gradient":
-            losses["codebook"] = masked_mean_square(rows.detach() - chosen, valid)
+            losses["codebook"] = masked_mean_square(rows.detach(), chosen, valid)
         if self.training:
             for name in self.penalties:
                 losses[name] = PENALTIES[name](rows, chosen, table, valid)
