@@ -28,6 +28,7 @@ RANKS = {
     "training": 7,
     "pipeline": 7,
     "bench": 7,
+    "estimator": 8,
     "cli": 8,
     "__main__": 9,
 }

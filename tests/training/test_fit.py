@@ -116,11 +116,12 @@ def test_a_threshold_marks_the_share_asked_for():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_fits_and_has_all_verbs(name, tmp_path):
-    shape = (1, 9, 8) if name == "convolutional" else (6,)
+    shapes = {"convolutional": (1, 9, 8), "seq2seq-rnn": (6, 2), "seq2seq-transformer": (6, 2)}
+    shape = shapes.get(name, (6,))
     data = blobs(150)
-    if name == "convolutional":
+    if name in shapes:
         data = torch.rand(150, *shape, generator=torch.Generator().manual_seed(0))
-    settings = {"hidden": (4,)} if name == "convolutional" else {}
+    settings = {"hidden": (8,)} if name in shapes else {}
     model = fit(name, data, default_config(steps=30), out=tmp_path, **settings).model
     assert model.reconstruct(data).shape == data.shape
     code = model.transform(data)

@@ -14,6 +14,7 @@ from vqtok.autoencoders.corruptions import CORRUPTIONS, Corruption
 from vqtok.autoencoders.density import LatentDensity
 from vqtok.autoencoders.likelihoods import LIKELIHOODS, Likelihood
 from vqtok.autoencoders.penalties import PENALTIES, Context, Penalty
+from vqtok.autoencoders.precision import at_least_float32
 from vqtok.autoencoders.registry import build
 from vqtok.autoencoders.scalings import SCALINGS, Scaling
 from vqtok.autoencoders.schedule import Schedule, at_step, check_schedule
@@ -252,8 +253,3 @@ def _check_dims(encoder: Stack, bottleneck: Bottleneck | Quantizer, decoder: Sta
             f"dimensions do not fit: the encoder gives {encoder.dim}, the bottleneck takes "
             f"{bottleneck.dim} and gives {out_dim}, the decoder takes {decoder.dim}"
         )
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision widened; float32, float64 and integers as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

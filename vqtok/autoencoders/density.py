@@ -43,5 +43,5 @@ class LatentDensity(nn.Module):
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """float32 [count, *shape]; the generator lives on the CPU."""
-        noise = torch.randn(count, len(self.axes), generator=generator).to(self.mean.device)
+        noise = torch.randn(count, len(self.axes), generator=generator).to(self.mean)
         return (self.mean + noise @ self.axes).view(count, *self.shape)

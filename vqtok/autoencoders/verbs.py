@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from vqtok.autoencoders.bottlenecks import GaussianBottleneck, sum_per_sample
 from vqtok.autoencoders.density import LatentDensity
+from vqtok.autoencoders.precision import at_least_float32
 from vqtok.autoencoders.storage import fingerprint, load_model, read_config, save_model
 from vqtok.errors import DataError
 from vqtok.nn.masks import zero_padding
@@ -37,10 +39,10 @@ _CONFIG_TYPES: dict[str, type] = {
 class Verbs(nn.Module):
     """Transform, reconstruct, score, sample, interpolate, save and load.
 
-    All of them evaluate: no noise, no corruption, no gradient, float32, so the same call gives
-    the same result. ``inputs`` are data as they come (the model scales them itself): tensors on
-    any device, results are on the model's; or numpy arrays, results are too. ``mask``, bool
-    [B, T], says where sequences have data.
+    All of them evaluate: no noise, no corruption, no gradient, in the model's own precision, so
+    the same call gives the same result. ``inputs`` are data as they come (the model scales them
+    itself): tensors on any device, results are on the model's; or numpy arrays, results are too.
+    ``mask``, bool [B, T], says where sequences have data.
 
     Attributes:
         name: for people.
@@ -75,7 +77,7 @@ class Verbs(nn.Module):
         def one(part: Tensor, lengths: Tensor | None) -> Tensor:
             bottleneck = self._model.bottleneck
             if isinstance(bottleneck, Quantizer):
-                part = bottleneck.embed(part)
+                part = bottleneck.embed(part).to(next(self.parameters()).dtype)
             return self._decoded(part, lengths)
 
         return self._in_parts(one, values, lengths)
@@ -117,7 +119,7 @@ class Verbs(nn.Module):
             target = zero_padding(model.scaled(part), mask)
             squeezed = model.squeeze(model.encode(target, mask))
             output = model.decode(squeezed.values, target)
-            cost = model.likelihood.cost(_at_least_float32(output), _at_least_float32(target))
+            cost = model.likelihood.cost(at_least_float32(output), at_least_float32(target))
             if per_feature:
                 return -cost if mask is None else -_masked(cost, mask)
             score = -sum_per_sample(cost, mask)
@@ -175,7 +177,7 @@ class Verbs(nn.Module):
             return self._latents(part, mask)
 
         if isinstance(first, np.ndarray):
-            pair = (torch.as_tensor(each) for each in (first, second))
+            pair = (as_tensor(each) for each in (first, second))
             return cast("Tensor", self.interpolate(*pair, steps, mask).cpu().numpy())
         start, end = (self._in_parts(one, each, mask) for each in (first, second))
         places = torch.linspace(0, 1, steps, device=start.device)
@@ -263,7 +265,7 @@ class Verbs(nn.Module):
             made = decoder.generate(values, lengths)
             data, mask = made.sequences, made.mask
         else:
-            data = self._model.likelihood.point(self._model.decode(values).float())
+            data = self._model.likelihood.point(at_least_float32(self._model.decode(values)))
         scaling = self._model.scaling
         return data if scaling is None else zero_padding(scaling.inverse(data), mask)
 
@@ -275,11 +277,11 @@ class Verbs(nn.Module):
     ) -> Tensor:
         """A verb on a few samples (and their masks or lengths) at a time, evaluating."""
         if isinstance(inputs, np.ndarray):
-            arrays = (None if each is None else torch.as_tensor(each) for each in (inputs, second))
+            arrays = (None if each is None else as_tensor(each) for each in (inputs, second))
             made = self._in_parts(verb, *arrays).cpu().numpy()
             return cast("Tensor", made)
-        if inputs.dtype == torch.float64:
-            inputs = inputs.float()
+        if inputs.is_floating_point():
+            inputs = inputs.to(next(self.parameters()).dtype)
         results = []
         with self._evaluating():
             for start in range(0, max(1, len(inputs)), _ROWS):
@@ -297,6 +299,13 @@ class Verbs(nn.Module):
                 yield
         finally:
             self.train(was_training)
+
+
+def as_tensor(values: Tensor | npt.NDArray[Any]) -> Tensor:
+    """A tensor, or a numpy array as one; read-only arrays are copied."""
+    if isinstance(values, Tensor):
+        return values
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
 def _lengths(model: Autoencoder, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -326,7 +335,3 @@ def _as_long(made: Tensor, length: int) -> Tensor:
 def _masked(cost: Tensor, mask: Tensor) -> Tensor:
     shape = (*mask.shape, *(1 for _ in range(cost.ndim - mask.ndim)))
     return cost.masked_fill(~mask.view(shape), 0.0)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vqtok.autoencoders.verbs import as_tensor
 from vqtok.errors import UsageError
 
 
@@ -72,7 +73,7 @@ def as_samples(data: object, name: str = "data") -> Tensor:
         array = np.asarray(data)
         if array.dtype.kind not in "fiub":
             raise UsageError(f"{name} must be numbers, not {array.dtype}")
-        data = torch.from_numpy(np.array(array, copy=None if array.flags.writeable else True))
+        data = as_tensor(array)
     if data.ndim < 2 or data.numel() == 0:
         raise UsageError(f"{name} must be [samples, ...], not {list(data.shape)}")
     if data.is_floating_point():

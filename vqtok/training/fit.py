@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -167,11 +168,12 @@ def array_trainer(
     name: str = "autoencoder",
     device: str = "cpu",
 ) -> Trainer:
-    """The trainer of a model on an array; the model's scaling is learned from it."""
-    if model.scaling is not None:
-        model.scaling.fit(train)
+    """The trainer of a model on an array; its scaling is learned from it."""
+    scaling = copy.deepcopy(model.scaling)
+    if scaling is not None:
+        scaling.fit(train)
     try:
-        model.likelihood.check(model.scaled(train))
+        model.likelihood.check(train if scaling is None else scaling(train))
     except ValueError as error:
         raise UsageError(str(error)) from error
     data = Arrays(train, batch_size=config.batch_size, seed=config.seed)
@@ -184,7 +186,7 @@ def array_trainer(
         None if out is None else Path(out),
         config,
         name=name,
-        task=AutoencodingTask(Inputs(train[:_DENSITY_SAMPLES]), model.scaling),
+        task=AutoencodingTask(Inputs(train[:_DENSITY_SAMPLES]), scaling),
         validation=validation,
         device=device,
     )

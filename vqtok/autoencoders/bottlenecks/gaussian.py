@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vqtok.autoencoders.bottlenecks.base import Bottleneck, Squeezed, sum_per_sample
+from vqtok.autoencoders.precision import at_least_float32
 from vqtok.autoencoders.schedule import Schedule, at_step, check_schedule
 
 # The posterior's log-variance: wide enough to be no limit, narrow enough for exp in float32.
@@ -58,9 +59,9 @@ class GaussianBottleneck(Bottleneck):
         self.log_variance = nn.Linear(dim, out_dim)
 
     def posterior(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of z, each float32 [..., out_dim]."""
-        log_variance = self.log_variance(latents).float().clamp(*_LOG_VARIANCE)
-        return self.mean(latents).float(), log_variance
+        """Mean and log-variance of z, each [..., out_dim], float32 at least."""
+        log_variance = at_least_float32(self.log_variance(latents)).clamp(*_LOG_VARIANCE)
+        return at_least_float32(self.mean(latents)), log_variance
 
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, step: int | None = None

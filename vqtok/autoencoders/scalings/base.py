@@ -32,12 +32,12 @@ class Scaling(nn.Module, ABC):
         self.register_buffer("scale", torch.ones(self.shape))
 
     def forward(self, data: Tensor) -> Tensor:
-        """Any real dtype [B, ...] to float32."""
-        return (data.float() - self.shift) / self.scale
+        """Any real dtype [B, ...] to float32 (to the model's, if that is wider)."""
+        return (data.to(self.shift.dtype) - self.shift) / self.scale
 
     def inverse(self, scaled: Tensor) -> Tensor:
-        """float [B, ...] back to data, float32."""
-        return scaled.float() * self.scale + self.shift
+        """float [B, ...] back to data, of the same dtype."""
+        return scaled.to(self.shift.dtype) * self.scale + self.shift
 
     def fit(self, data: Tensor, mask: Tensor | None = None) -> None:
         """Learn from data [B, ...]; with a mask (bool [B, T] of [B, T, C]) from what it keeps."""
