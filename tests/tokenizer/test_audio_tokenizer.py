@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -260,6 +261,22 @@ def test_the_network_ignores_autocast_and_default_dtypes(audio_tokenizer, tmp_pa
             assert torch.equal(loaded.decode(codes), sound)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_threads_leave_the_settings_as_they_were(audio_tokenizer) -> None:
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    wave = noise(1, 1, 20_000)
+    codes = audio_tokenizer.encode(wave)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        torch.set_num_threads(2)
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(audio_tokenizer.encode, [wave] * 12))
+        assert all(torch.equal(each, codes) for each in done)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-6, 1.0, 30.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module, resources
@@ -198,16 +199,28 @@ def find_pretrained(name_or_folder: str | Path) -> Path:
     )
 
 
+_lock = threading.Lock()
+_precisions: list[tuple[str, bool]] = []  # one entry for every user; the first is the caller's
+
+
 @contextmanager
 def strict_float32(device: torch.device) -> Iterator[None]:
-    """Keep a caller's autocast and reduced-precision settings out of the network."""
-    precision = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    """Keep a caller's autocast and reduced-precision settings out of the network.
+
+    These settings are the process's, so the first of several threads changes them and the last one
+    changes them back.
+    """
+    with _lock:
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        _precisions.append(_precisions[0] if _precisions else before)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        with _lock:
+            precision, convolutions = _precisions.pop()
+            if not _precisions:
+                torch.set_float32_matmul_precision(precision)
+                torch.backends.cudnn.allow_tf32 = convolutions
