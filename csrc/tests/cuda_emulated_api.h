@@ -31,8 +31,7 @@ template <class To, class From> To bits_of(From value) {
   return bits;
 }
 
-// The largest error of one tensor-core operation that error_bound_tensor() allows for, as a share
-// of the largest term; tests set it to draw errors up to it instead of the exact sum.
+// How far a tensor-core operation is off, up or down, as a share of its largest term.
 inline double tensor_error = 0;
 inline int multiprocessors = 2;
 
@@ -116,8 +115,8 @@ inline void multiply_tf32(float (&sums)[4], const uint32_t (&a)[4], const uint32
       }
       if (emulated_cuda::tensor_error > 0) {
         static thread_local std::minstd_rand random;
-        const double share = static_cast<double>(random() % 2001) / 1000 - 1;
-        sum += isfinite(largest) ? share * emulated_cuda::tensor_error * largest : 0;
+        const double error = emulated_cuda::tensor_error * largest;
+        sum += random() / 1000 % 2 ? error : -error;
       }
       sums[i] = static_cast<float>(sum);
     }

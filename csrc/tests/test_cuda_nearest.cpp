@@ -137,6 +137,15 @@ void test_tensor_errors() {
         p.codebook[k * p.dim + d] = static_cast<float>(p.codebook[d] + normal(random));
     check_lookup(p, DType::f32, "tensor-core errors");
   }
+  // one large product in every score, of rows much longer than codes: the errors are at their largest
+  for (double distance : {3e-4, 1e-3, 3e-3}) {
+    auto p = gaussian(120, 128, 64);
+    for (auto& v : p.x) v *= 0.1f;
+    for (auto& v : p.codebook) v *= static_cast<float>(distance);
+    for (int64_t n = 0; n < p.rows; ++n) p.x[n * p.dim] = 1000.0f;
+    for (int64_t k = 0; k < p.size; ++k) p.codebook[k * p.dim] = 1.0f;
+    check_lookup(p, DType::f32, "tensor-core errors of long rows");
+  }
   emulated_cuda::tensor_error = 0;
 }
 
