@@ -191,6 +191,18 @@ def test_bfloat16_autocast(name, kind):
     torch.testing.assert_close(latents.float(), stack(x, MASK), atol=0.1, rtol=0.1)
 
 
+@encoders
+def test_float64_weights(name):
+    """And where the rounding of float32 is: near that."""
+    double, x = encoder(name, "values").double(), sequences("values").double()
+    latents = double(x, MASK)
+    assert latents.dtype == torch.float64
+    assert decoder(name, "values").double()(latents, x).dtype == torch.float64
+    torch.testing.assert_close(
+        encoder(name, "values")(x.float(), MASK), latents.float(), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_sampling_follows_the_logits():
     torch.manual_seed(0)
     odds = torch.tensor([0.5, 0.3, 0.2])

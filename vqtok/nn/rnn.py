@@ -1,6 +1,6 @@
 """Recurrent encoder and decoder: GRU (Cho et al., 2014) or LSTM (Hochreiter & Schmidhuber, 1997).
 
-The networks run in float32, under autocast too.
+The networks run in the precision of their weights, under autocast too.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RNNEncoder(SequenceEncoder):
         check_mask(sequences, mask)
         embedded = self.embedding(sequences, mask)
         with torch.autocast(embedded.device.type, enabled=False):
-            states, last = self._run(embedded.float(), mask)
+            states, last = self._run(embedded.to(self.rnn.weight_ih_l0.dtype), mask)
         questions = rearrange(self.to_questions(last), "b (l w) -> b l w", l=self.num_latents)
         places = position_codes(states.shape[1], states.shape[2]).to(states)
         gathered = self.attention(questions, states + places, mask)
@@ -94,7 +94,7 @@ class RNNEncoder(SequenceEncoder):
             )
         if isinstance(last, tuple):  # LSTM: (hidden, cell)
             last = last[0]
-        return states, torch.cat([last[-2], last[-1]], dim=1)
+        return states.contiguous(), torch.cat([last[-2], last[-1]], dim=1)
 
 
 class RNNDecoder(SequenceDecoder):
@@ -175,7 +175,9 @@ class RNNDecoder(SequenceDecoder):
         place, summary, source, hidden = state
         places = position_codes(before.shape[1], before.shape[2], first=place).to(before)
         with torch.autocast(before.device.type, enabled=False):
-            states, hidden = self.rnn((before + places + summary[:, None]).float(), hidden)
+            steps = (before + places + summary[:, None]).to(self.rnn.weight_ih_l0.dtype)
+            states, hidden = self.rnn(steps, hidden)
+        states = states.contiguous()
         mixed = states + self.attention(states, source)
         output: Tensor = self.to_output(mixed)
         return output, (place + before.shape[1], summary, source, hidden)

@@ -111,7 +111,8 @@ class SequenceEmbedding(nn.Module):
                 f"sequences must be float [B, T, {self.channels}], not "
                 f"{sequences.dtype} {list(sequences.shape)}"
             )
-        return zero_padding(self.layer(sequences), mask)
+        # Torch multiplies slices in another way, which may round differently.
+        return zero_padding(self.layer(sequences.contiguous()), mask)
 
 
 class LatentReader(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,15 +133,16 @@ def fit_sequences(
     batches = SequenceData(train, batch_size=config.batch_size, seed=config.seed, **facts)
     known = SequenceData(train, batch_size=_KNOWN, seed=config.seed, **facts)
     other = SequenceData(rest or train, batch_size=_SCORED, seed=config.seed, **facts)
-    if model.scaling is not None:
-        model.scaling.fit(torch.from_numpy(np.concatenate(train)).unsqueeze(0))
+    scaling = copy.deepcopy(model.scaling)
+    if scaling is not None:
+        scaling.fit(torch.from_numpy(np.concatenate(train)).unsqueeze(0))
     trainer = Trainer(
         {key: value for key, value in model.config.items() if key != "density"},
         batches,
         None if out is None else Path(out),
         config,
         name=name or "autoencoder",
-        task=SequenceTask(known.batch(0), model.scaling),
+        task=SequenceTask(known.batch(0), scaling),
         validation=other,
         device=device,
     )
