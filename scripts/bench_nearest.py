@@ -1,9 +1,10 @@
 """Speed, memory and exactness of the codebook lookup, beside what else there is to do it with.
 
 All contenders take turns in one process. Per shape, kind of data and number of threads: median
-time, ratio to the fastest rival, GF/s (2 N D K / time) and their share of this machine's float32
-multiply-add peak (scripts/fma_peak.cpp, compiled here), codes that differ from the float64 answer
-(on up to 4096 rows), and peak memory beyond what was there before the call.
+time (by the wall, or of the processor), ratio to the fastest rival, GF/s (2 N D K / time) and their
+share of this machine's float32 multiply-add peak (scripts/fma_peak.cpp, compiled here), codes that
+differ from the float64 answer (on up to 4096 rows), and peak memory beyond what was there before
+the call.
 
 Rivals may prepare their index of the codebook outside the clock. `numpy` is the strongest form of
 the common one that we found: matrix products of 1 M scores at a time, argmax, one Python thread
@@ -35,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_nearest_data import DATA, Case
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from vqtok import ops
@@ -219,11 +220,14 @@ def extra_memory(lookup: Lookup) -> int:
     return max(0, memory("VmHWM") - before)
 
 
-def seconds(lookup: Lookup, calls: int) -> float:
-    start = time.perf_counter()
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def seconds(lookup: Lookup, calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(calls):
         lookup()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
 def contenders(case: Case, threads: int, only: list[str]) -> Iterator[tuple[str, Lookup]]:
@@ -236,26 +240,34 @@ def contenders(case: Case, threads: int, only: list[str]) -> Iterator[tuple[str,
             print(f"{name}: left out, {error}", file=sys.stderr)
 
 
+def limit_blas(threads: int) -> None:
+    """Threads of every BLAS loaded; one for numpy's, whose contender has threads of its own."""
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        library.set_num_threads(1 if "numpy" in library.filepath else threads)
+
+
 def measure(case: Case, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     """All contenders on one case, taking turns until each had --repeats or --seconds."""
     torch.set_num_threads(threads)
     head = case.x[:4096]
     want = reference.nearest(head, case.codebook).numpy()
+    clock = CLOCKS[options.clock]
     results: dict[str, dict[str, Any]] = {}
     lookups: dict[str, Lookup] = {}
     times: dict[str, list[float]] = {}
     calls: dict[str, int] = {}
     for name, lookup in contenders(case, threads, options.only):
+        limit_blas(threads)  # each contender brings its own
         extra = extra_memory(lookup)
         codes = np.asarray(lookup())[: len(want)]
         wrong = int((codes.astype(np.int64) != want).sum())
         results[name] = {"extra_mib": extra / 2**20, "wrong": wrong, "checked": len(want)}
         lookups[name], times[name] = lookup, []
-        calls[name] = max(1, min(100, int(2e-3 / seconds(lookup, 1))))
+        calls[name] = max(1, min(100, int(2e-3 / seconds(lookup, 1, clock))))
     for _ in range(options.repeats):
         for name, lookup in lookups.items():
             if sum(times[name]) * calls[name] < options.seconds:
-                times[name].append(seconds(lookup, calls[name]))
+                times[name].append(seconds(lookup, calls[name], clock))
     for name, row in results.items():
         row["ms"] = 1e3 * float(np.median(times[name]))
         row["repeats"] = len(times[name])
@@ -277,9 +289,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         for kind in options.data:
             for shape in options.shape or SHAPES:
                 case = DATA[kind](*shape)
-                with threadpool_limits(1 if threads > 1 else threads, "blas"):
-                    results = measure(case, threads, options)
+                results = measure(case, threads, options)
                 entry = {"data": kind, "shape": list(case.shape), "threads": threads}
+                entry["clock"] = options.clock
                 entry |= {"peak_gflops": peak, "results": results, "machine": environment()}
                 print(describe(entry), flush=True)
                 entries.append(entry)
@@ -314,13 +326,14 @@ def describe(entry: dict[str, Any]) -> str:
 
 
 def table(entries: list[dict[str, Any]]) -> str:
-    head = "data | N, D, K | threads | ms | best rival, ms | ratio | float32, % of peak"
+    head = "data | N, D, K | threads, clock | ms | best rival, ms | ratio | float32, % of peak"
     head += " | wrong: ours, rivals | extra MiB: ours, cdist"
     lines = [f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
     for entry in entries:
         results, rival = entry["results"], best_rival(entry)
         ours = results[OURS]
-        row = [entry["data"], ", ".join(map(str, entry["shape"])), str(entry["threads"])]
+        row = [entry["data"], ", ".join(map(str, entry["shape"]))]
+        row.append(f"{entry['threads']}, {entry['clock']}")
         row.append(f"{ours['ms']:.3g}")
         if rival is None:
             row += ["-", "-"]
@@ -375,10 +388,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these contenders")
     parser.add_argument("--repeats", type=int, default=15, help="turns; the median counts")
     parser.add_argument("--seconds", type=float, default=3, help="most that one contender may take")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: processor time, which other work on the machine disturbs less; for one thread",
+    )
     parser.add_argument("--json", help="write results here")
     parser.add_argument("--report", nargs="+", metavar="JSON", help="measure nothing: tabulate")
     parser.add_argument("--plot", help="draw the results")
     options = parser.parse_args()
+    if options.clock == "cpu" and options.threads != [1]:
+        parser.error("--clock cpu adds up the time of all threads: it needs --threads 1")
     if options.report:
         entries = [entry for path in options.report for entry in json.loads(Path(path).read_text())]
     else:

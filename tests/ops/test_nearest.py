@@ -164,6 +164,10 @@ def test_codebook_may_change_in_place() -> None:
     assert torch.equal(ops.nearest(x, codebook), want)
     codebook.data.neg_()  # not visible in the version counter
     assert torch.equal(ops.nearest(-x, codebook), want)
+    codebook.numpy()[1024] = x[5].numpy()  # nor this
+    nearest = reference.nearest_by_definition(x, codebook)
+    assert nearest[5] == 1024
+    assert torch.equal(ops.nearest(x, codebook), nearest)
 
 
 def test_equal_codes_far_apart_and_rows_out_of_range(isa: str, method: str) -> None:
@@ -175,6 +179,28 @@ def test_equal_codes_far_apart_and_rows_out_of_range(isa: str, method: str) -> N
     x[::5] *= torch.logspace(-8, 12, 40)[:, None]
     want = reference.nearest_by_definition(x, codebook)
     assert torch.equal(ops.nearest(x, codebook), want)
+
+
+@functools.cache
+def clustered() -> tuple[Tensor, Tensor, Tensor]:
+    """Rows that visit few boxes, one in ten of them far away: where methods are changed midway."""
+    generator = torch.Generator().manual_seed(8)
+    centres = torch.randn(64, 8, generator=generator) * 5
+    x = centres[torch.randint(64, (16000,), generator=generator)]
+    x = x + 0.05 * torch.randn(16000, 8, generator=generator)
+    x[::10] *= 1e3
+    codebook = x[torch.randperm(16000, generator=generator)[:2048]].clone()
+    return x, codebook, reference.nearest(x, codebook)
+
+
+def test_clustered_rows(isa: str, method: str) -> None:
+    x, codebook, want = clustered()
+    assert torch.equal(ops.nearest(x, codebook), want)
+
+
+def test_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown method 'magic': choose one of auto"):
+        native.force_method("magic").__enter__()
 
 
 @functools.cache
