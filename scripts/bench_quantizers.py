@@ -2,10 +2,12 @@
 
 The rival is optional (``pip install vector-quantize-pytorch``); without it its columns are empty.
 Every case runs in a process of its own, so that its peak memory is its own: the growth of the
-peak resident set over what importing, inputs and codebooks take. On a GPU it is torch's peak.
+peak resident set over what importing, inputs and codebooks take. On a GPU it is torch's peak. The
+two libraries take turns, ``--rounds`` times; times are the median over rounds of each round's
+median, ratios the median of the rounds' ratios.
 
     python scripts/bench_quantizers.py
-    python scripts/bench_quantizers.py --positions 65536 --codebook-size 16384 --threads 2 --json
+    python scripts/bench_quantizers.py --positions 16384 --codebook-size 16384 --dim 16 --json
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -27,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 LIBRARIES = ("vqtok", "vector-quantize-pytorch")
+MODES = ("train", "eval")
 Step = Callable[[Tensor], Tensor]
 
 
@@ -135,8 +139,10 @@ NAMES = (
 )
 
 
-def measure(library: str, name: str, options: argparse.Namespace) -> dict[str, float] | None:
-    """Milliseconds and MiB of one training step and one evaluation, in this process."""
+def measure(
+    library: str, name: str, mode: str, options: argparse.Namespace
+) -> dict[str, float] | None:
+    """Milliseconds and MiB of a training step, or of an evaluation, in this process."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     made = (ours if library == LIBRARIES[0] else rival)(name, options.dim, options.codebook_size)
@@ -156,22 +162,20 @@ def measure(library: str, name: str, options: argparse.Namespace) -> dict[str, f
         with torch.no_grad():
             step(x)
 
-    outcome: dict[str, float] = {}
-    for mode, run in (("eval", evaluate), ("train", train)):
-        module.train(mode == "train")
-        before = peak_memory(options.device)
-        run()  # k-means, caches, memory
-        outcome[f"{mode}_mib"] = (peak_memory(options.device) - before) / 2**20
+    run = train if mode == "train" else evaluate
+    module.train(mode == "train")
+    before = peak_memory(options.device)
+    run()  # k-means, caches, memory
+    memory = (peak_memory(options.device) - before) / 2**20
+    run()
+    times = []
+    for _ in range(options.repeats):
+        start = time.perf_counter()
         run()
-        times = []
-        for _ in range(options.repeats):
-            start = time.perf_counter()
-            run()
-            if options.device == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        outcome[f"{mode}_ms"] = 1e3 * sorted(times)[len(times) // 2]
-    return outcome
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return {f"{mode}_mib": memory, f"{mode}_ms": 1e3 * statistics.median(times)}
 
 
 def peak_memory(device: str) -> float:
@@ -183,32 +187,42 @@ def peak_memory(device: str) -> float:
     return float(peak * (1 if platform.system() == "Darwin" else 1024))
 
 
-def in_own_process(library: str, name: str, arguments: list[str]) -> dict[str, float] | None:
-    command = [sys.executable, __file__, *arguments, "--case", library, name]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        print(f"{library} {name}: {lines[-1]}", file=sys.stderr)
-        return None
-    result: dict[str, float] | None = json.loads(done.stdout)
-    return result
+def in_own_processes(library: str, name: str, arguments: list[str]) -> dict[str, float] | None:
+    """Training and evaluation, each in a process of its own."""
+    outcome: dict[str, float] = {}
+    for mode in MODES:
+        command = [sys.executable, __file__, *arguments, "--case", library, name, mode]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            print(f"{library} {name}: {lines[-1]}", file=sys.stderr)
+            return None
+        outcome.update(json.loads(done.stdout) or {})
+    return outcome or None
 
 
-def cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def cell(rounds: list[dict[str, dict[str, float] | None]], key: str) -> str:
+    """Ours, theirs and the ratio theirs / ours, medians over the rounds."""
+    columns = [[turn[name][key] for turn in rounds if turn.get(name)] for name in LIBRARIES]
+    ours, theirs = (f"{statistics.median(column):.1f}" if column else "-" for column in columns)
+    if not all(columns):
+        return f"{ours} / {theirs}"
+    ratio = statistics.median(b / max(a, 0.1) for a, b in zip(*columns, strict=True))
+    return f"{ours} / {theirs} ({ratio:.1f}x)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--positions", type=int, default=16384, help="latents per step")
+    parser.add_argument("--positions", type=int, default=65536, help="latents per step")
     parser.add_argument("--codebook-size", type=int, default=1024, help="a power of 4")
-    parser.add_argument("--dim", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=10, help="timed steps; the median counts")
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps; the median counts")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each library")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     bits = options.codebook_size.bit_length() - 1
     if options.codebook_size != 2**bits or bits % 2:
@@ -221,23 +235,23 @@ def main() -> None:
         print("vector-quantize-pytorch is not installed: no comparison", file=sys.stderr)
     rows: dict[str, Any] = {}
     for name in options.only:
-        rows[name] = {
-            library: in_own_process(library, name, sys.argv[1:])
-            for library in LIBRARIES[: 2 if installed else 1]
-        }
+        rows[name] = [
+            {
+                library: in_own_processes(library, name, sys.argv[1:])
+                for library in LIBRARIES[: 2 if installed else 1]
+            }
+            for _ in range(options.rounds)
+        ]
     if options.json:
         print(json.dumps({"options": vars(options), "torch": torch.__version__, "rows": rows}))
         return
     print(
         f"{options.positions} latents, K = {options.codebook_size}, D = {options.dim}, "
-        f"{options.threads} threads, torch {torch.__version__}; ms and MiB, ours / theirs\n"
+        f"{options.threads} threads, torch {torch.__version__}; ours / theirs (ratio)\n"
     )
     print("| quantizer | train ms | eval ms | train MiB | eval MiB |\n|---|---|---|---|---|")
-    for name, row in rows.items():
-        columns = [
-            " / ".join(cell((row.get(library) or {}).get(key)) for library in LIBRARIES)
-            for key in ("train_ms", "eval_ms", "train_mib", "eval_mib")
-        ]
+    for name, rounds in rows.items():
+        columns = [cell(rounds, key) for key in ("train_ms", "eval_ms", "train_mib", "eval_mib")]
         print(f"| {name} | {' | '.join(columns)} |")
 
 

@@ -2,8 +2,9 @@
 
 The latents are those of a trained image tokenizer, scaled to unit variance, so that all quantizers
 code the same thing. Codebooks of other dimensions, and those that live on a sphere or a grid, sit
-between two linear layers that are trained with them. A tenth of the latents is held out: usage,
-perplexity and error are measured there, at the end.
+between two linear layers that are trained with them. A share of the latents is held out: usage,
+perplexity and error are measured there, at the end. (Usage is what that many latents use: a code
+with a tenth of a fair share needs ten times the codebook size of them to be seen.)
 
 ``error`` is the mean squared error over the variance: 0 is perfect, 1 is what the mean would give.
 ``bits`` is log2 of the perplexity, what an ideal order-0 coder would spend on a code.
@@ -118,13 +119,13 @@ def train(
     latents: Tensor,
     options: argparse.Namespace,
 ) -> int:
-    """Train for the given minutes; returns the number of steps."""
+    """Train for the given processor minutes; returns the number of steps."""
     parameters = [parameter for parameter in quantizer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, options.learning_rate) if parameters else None
     quantizer.train()
     steps = 0
-    end = time.monotonic() + 60 * options.minutes
-    while time.monotonic() < end and (options.steps is None or steps < options.steps):
+    end = time.process_time() + 60 * options.minutes
+    while time.process_time() < end and (options.steps is None or steps < options.steps):
         batch = latents[torch.randint(len(latents), (options.batch,))].to(options.device)
         result = quantizer(batch)
         loss = (result.quantized - batch).square().mean()
@@ -167,7 +168,8 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     latents = latents / latents.std()
     generator = torch.Generator().manual_seed(options.seed)
     latents = latents[torch.randperm(len(latents), generator=generator)]
-    held_out, training = latents.split([len(latents) // 10, len(latents) - len(latents) // 10])
+    held_out_count = int(options.held_out * len(latents))
+    held_out, training = latents.split([held_out_count, len(latents) - held_out_count])
     print(f"{len(training)} latents to train on, {len(held_out)} held out, D = {latents.shape[1]}")
     print("\n| K | quantizer | usage % | bits (of) | error | steps |\n|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
@@ -217,15 +219,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", help="a folder of images")
     parser.add_argument("--tokenizer", default="photo", help="whose encoder makes the latents")
-    parser.add_argument("--minutes", type=float, default=3.0, help="for each quantizer")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="processor minutes for each quantizer"
+    )
     parser.add_argument("--steps", type=int, help="stop after as many steps, if sooner")
     parser.add_argument(
         "--codebook-sizes", type=int, nargs="+", default=[1024, 16384], choices=sorted(LEVELS)
     )
     parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--positions", type=int, default=2_000_000, help="latents to read")
+    parser.add_argument("--held-out", type=float, default=0.2, help="share of them held out")
     parser.add_argument("--crop", type=int, default=768, help="pixels of each image, each way")
-    parser.add_argument("--batch", type=int, default=16384, help="latents per step")
+    parser.add_argument("--batch", type=int, default=4096, help="latents per step")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
