@@ -54,8 +54,9 @@ def run_command(line, folder):
         return
     assert words[0] == "vqtok", f"not a vqtok command: {line}"
     if words[1] == "train":
-        crop = "32" if words[2].startswith("photo") else "8000"
-        words += ["--steps", "2", "--batch-size", "1", "--crop", crop]
+        words += ["--steps", "2", "--batch-size", "1"]
+        if words[2].startswith(("photo", "audio")):
+            words += ["--crop", "32" if words[2].startswith("photo") else "8000"]
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=folder,
