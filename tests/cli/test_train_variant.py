@@ -59,6 +59,16 @@ def test_a_series(tmp_path, capsys):
     assert model.reconstruct(torch.from_numpy(series[None, :20]).float()).shape == (1, 20, 1)
 
 
+def test_lines_of_a_text(tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("aha\n\nbird\nfig\n" * 10)
+    command = ["train", "seq2seq-transformer", "--data", str(tmp_path / "words.txt"), "--json"]
+    command += ["--out", str(tmp_path / "run"), "--set", "lines=true", "--set", "hidden=[8]"]
+    assert main([*command, "--set", "bottleneck=vq", "--held-out", "0", "--steps", "3"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [facts["lengths"][0]["shortest"], facts["lengths"][-1]["longest"]] == [4, 5]
+    assert facts["baselines"].keys() == {"symbols alone", "after the one before"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

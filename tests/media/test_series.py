@@ -119,6 +119,13 @@ def test_flipped_bytes_never_escape(tmp_path_factory, data):
         read_series(path)
 
 
+def test_a_chosen_array(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros(3), other=np.ones(4))
+    np.testing.assert_array_equal(read_series(tmp_path / "a.npz", key="other")[0], np.ones((4, 1)))
+    with pytest.raises(UsageError, match="no array 'y'; choose one of other, x"):
+        read_series(tmp_path / "a.npz", key="y")
+
+
 def test_other_files(tmp_path):
     with pytest.raises(UsageError, match=r"\.npy, \.npz, \.csv"):
         read_series(tmp_path / "a.wav")

@@ -23,7 +23,9 @@ _VARIANTS = (
     "vae             beta, warmup, free_bits",
     "beta-vae        beta, warmup",
     "vqvae           codebook_size, positions, commitment",
-    "seq2seq-rnn, seq2seq-transformer (.txt; series: .npy, .csv)   length, latents, bottleneck",
+    "seq2seq-rnn     length, latents, bottleneck (identity, gaussian, top_k, vq, fsq), decoder,",
+    "                depth, cell (gru, lstm); of texts (.txt) lines=true; series: .npy, .npz, .csv",
+    "seq2seq-transformer   the same, heads instead of cell",
 )
 HELP = "train a tokenizer on images or sounds, or an autoencoder on arrays"
 INTERRUPTED = "run the same command again to go on from the last save"

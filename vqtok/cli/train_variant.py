@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,12 +70,15 @@ def _of_sequences(args: argparse.Namespace) -> Callable[..., Any]:
     from vqtok.training.fit_sequences import fit_sequences
     from vqtok.training.loading import load_sequences
 
-    sequences = load_sequences(args.data, key=args.key)
     settings = settings_of(args.set)
+    lines = bool(settings.pop("lines", False))
+    sequences = load_sequences(args.data, key=args.key, lines=lines)
 
-    def fit(**options: Any) -> Any:
+    def fit(config: Any, **options: Any) -> Any:
+        # Steep places of recurrent networks must not throw training off.
+        config = replace(config, clip=1.0)
         try:
-            return fit_sequences(args.preset, sequences, **options, **settings)
+            return fit_sequences(args.preset, sequences, config, **options, **settings)
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
 

@@ -21,7 +21,7 @@ SERIES_EXTENSIONS = (".npy", ".npz", ".csv")
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError)
 
 
-def read_series(path: str | os.PathLike[str]) -> list[Series]:
+def read_series(path: str | os.PathLike[str], *, key: str | None = None) -> list[Series]:
     """The series of a file.
 
     ``.npy``: [N, T, C] holds N series of C channels, [T, C] and [T] hold one. ``.npz``: the same
@@ -29,11 +29,15 @@ def read_series(path: str | os.PathLike[str]) -> list[Series]:
     there is. ``.csv``: a row for each time, a column for each channel, perhaps a header; columns
     whose first value is no number (names, dates) are not channels.
 
+    Args:
+        path: the file.
+        key: which array of an .npz.
+
     Returns:
         float32 [T, C] each, T >= 1, all of the same C.
 
     Raises:
-        UsageError: the file's name ends in something else.
+        UsageError: the file's name ends in something else, or there is no such key.
         DataError: it is damaged, of another shape, empty, or holds NaN, infinities or no numbers.
     """
     path = Path(path)
@@ -41,7 +45,7 @@ def read_series(path: str | os.PathLike[str]) -> list[Series]:
         return [_finite(path, _read_csv(path))]
     if path.suffix.lower() not in SERIES_EXTENSIONS:
         raise UsageError(f"{path}: series are read from {', '.join(SERIES_EXTENSIONS)} files")
-    array, lengths = _load(path)
+    array, lengths = _load(path, key)
     if array.ndim not in (1, 2, 3) or array.dtype.kind not in "fiub" or array.size == 0:
         raise DataError(
             f"{path} holds {array.dtype} {list(array.shape)}; series are numbers [N, T, C], "
@@ -62,7 +66,9 @@ def read_series(path: str | os.PathLike[str]) -> list[Series]:
     return [_finite(path, row[:length]) for row, length in zip(array, lengths, strict=True)]
 
 
-def _load(path: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic] | None]:
+def _load(
+    path: Path, key: str | None
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic] | None]:
     """The array of an .npy or .npz file, and its lengths."""
     try:
         with open(path, "rb") as file:
@@ -75,7 +81,9 @@ def _load(path: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic] 
     except (*_DAMAGE, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     lengths = arrays.pop("lengths", None)
-    for name in ("x", "X"):
+    if key is not None and key not in arrays:
+        raise UsageError(f"{path} has no array {key!r}; choose one of {', '.join(sorted(arrays))}")
+    for name in ("x", "X") if key is None else (key,):
         if name in arrays:
             return arrays[name], lengths
     if len(arrays) != 1:

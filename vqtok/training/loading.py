@@ -16,7 +16,9 @@ from torch import Tensor
 
 from vqtok.errors import DataError, UsageError
 from vqtok.media.images import read_image
+from vqtok.media.series import read_series
 from vqtok.media.sources import list_sources
+from vqtok.media.text import read_text
 from vqtok.training.arrays import as_samples
 
 _USUAL_KEYS = ("X", "x", "data", "x_train", "X_train", "train", "images", "train_images")
@@ -64,33 +66,31 @@ def load_samples(path: str, *, key: str | None = None, size: int | None = None) 
     return _read_images(path, size)
 
 
-def load_sequences(path: str, *, key: str | None = None) -> list[Any]:
+def load_sequences(
+    path: str, *, key: str | None = None, lines: bool = False
+) -> list[npt.NDArray[np.float32]] | list[bytes]:
     """Read sequences, for :func:`vqtok.training.fit_sequences.fit_sequences`.
 
     Args:
-        path: a .txt of UTF-8 (one text), or a .npy, .npz or .csv: [N, T, C] is N sequences,
-            [T, C] and [T] are one.
+        path: a .txt, or series as :func:`vqtok.media.series.read_series` reads them.
         key: which array of an .npz.
+        lines: each line of a text that is not empty is a sequence; without it the text is one.
 
     Raises:
-        UsageError: there is no such file or key, or the array has another number of dimensions.
-        DataError: the file is damaged.
+        UsageError: there is no such file or key.
+        DataError: the file is damaged or empty.
     """
-    if Path(path).suffix.lower() == ".txt":
-        try:
-            return [Path(path).read_text(encoding="utf-8")]
-        except FileNotFoundError as error:
-            raise UsageError(f"{path}: no such file") from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text: {error}") from error
-    samples = load_samples(path, key=key).samples.numpy()
-    if samples.ndim == 2:
-        return [samples]
-    if samples.ndim != 3:
-        raise UsageError(
-            f"{path} has shape {list(samples.shape)}; sequences are [T], [T, C] or [N, T, C]"
-        )
-    return list(samples)
+    if not Path(path).is_file():
+        raise UsageError(f"{path}: no such file")
+    if Path(path).suffix.lower() != ".txt":
+        if lines:
+            raise UsageError(f"{path} is no .txt and has no lines")
+        return read_series(path, key=key)
+    text = read_text(path)
+    found = [line for line in text.splitlines() if line] if lines else [text]
+    if not found:
+        raise DataError(f"{path} has only empty lines")
+    return found
 
 
 def _read_npy(path: str) -> npt.NDArray[Any]:
