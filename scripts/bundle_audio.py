@@ -46,13 +46,13 @@ keep what is heard need not.
 {music}
 
 Made by `python scripts/evaluate_audio.py audio SPEECH --speech --codebooks 0 1 2 4 6 8` and the
-same for music. "unquantized" passes the latents themselves: what the codes cost. There was no
-adversary in the training: at low rates voices sound hoarse and noise tonal.
+same for music. "unquantized" passes the latents themselves, which shows what the codes cost. There
+was no adversary in the training, and nobody has judged the sound by ear yet.
 
 ## Training
 
 `scripts/train_audio.sh` on {sounds:,} sounds: {steps:,} steps of {batch} excerpts of
-{seconds:g} s ({hours:.0f} hours of sound seen), distances of mel spectra, complex spectra and
+{seconds:g} s ({hours:.1f} hours of sound seen), distances of mel spectra, complex spectra and
 samples (weights {mel:g}, {spectrum:g}, {samples:g}), AdamW with a peak rate of {rate:g}, weights
 averaged, seed {seed}. vqtok {vqtok}, torch {torch}, Python {python}, {threads} threads of
 {machine}.{stopped}
@@ -65,7 +65,8 @@ Mel distance of {validation} of evaluation sounds as training went on:
 
 ## Sources and licences of the training sounds
 
-Debian 12 packages, and two public collections of speech. Material under GPL terms was left out.
+Debian 12 packages, and two public collections of speech. Material under GPL terms was left out, and
+of the sounds counted here those shorter than half a second.
 
 | source | sounds | minutes | licence |
 |---|---|---|---|

@@ -165,7 +165,7 @@ def evaluate(
     bits = [entropy(histogram) * rate / hop / 1000 for histogram in counts]
     return [
         {
-            "codec": f"{tokenizer.name}, {used} codebooks" if used else "unquantized",
+            "codec": f"{tokenizer.name}, {used} of {len(bits)}" if used else "unquantized",
             **scores[used].means(),
             "kbps_order0": sum(bits[:used]),
             "sounds": len(scores[used].values["mel"]),

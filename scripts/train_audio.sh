@@ -14,7 +14,7 @@ export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 mkdir -p "$(dirname "$run")"
 python "$scripts/get_sounds.py" "$work" "$corpus"
 python -m vqtok train audio --data "$work/sounds.txt" --validation "$speech" --out "$run" \
-    --name audio --steps 3700 --batch-size 12 --crop 28800 --save-every 250 --threads 1
+    --name audio --steps 2600 --batch-size 12 --crop 28800 --save-every 250 --threads 1
 rates="0 1 2 4 6 8"
 python "$scripts/evaluate_audio.py" "$run" "$speech" --speech --codebooks $rates --json \
     > "$work/speech.jsonl"
