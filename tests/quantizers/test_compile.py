@@ -80,6 +80,11 @@ def test_one_graph_with_its_gradients_and_mutations(name):
     compare(CONFIGS[name], "aot_eager")
 
 
+@pytest.mark.parametrize("name", ["fsq", "simvq"])
+def test_one_graph_of_generated_code(name):
+    compare(CONFIGS[name], "inductor")
+
+
 class Encode(torch.nn.Module):
     def __init__(self, quantizer):
         super().__init__()
