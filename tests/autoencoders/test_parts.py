@@ -349,6 +349,10 @@ def test_aux_k_lets_the_dead_explain_what_is_missed():
     explained = torch.stack([0.3 * atoms[1], 0.6 * atoms[2]])
     variance = (missed - missed.mean(0)).square().mean()
     torch.testing.assert_close(penalty, (missed - explained).square().mean() / variance)
+    penalty.backward()
+    torch.testing.assert_close(decoder.bias.grad, torch.zeros(3))  # only the dead learn from it
+    moved = decoder.atoms.grad.abs().sum(1) > 0
+    assert moved.tolist() == [False, True, True, False]
     bottleneck.idle.zero_()
     assert number(AuxK(1)(context(**parts, decode=decoder, bottleneck=bottleneck))) == 0
     with pytest.raises(ValueError, match="counts dead"):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vqtok.autoencoders.bottlenecks.base import Squeezed
 from vqtok.autoencoders.bottlenecks.sparse import SparseBottleneck
+from vqtok.quantizers.distributed import sum_over_ranks
 
 
 class BatchTopK(SparseBottleneck):
@@ -51,13 +52,14 @@ class BatchTopK(SparseBottleneck):
         flat = positive.reshape(-1)
         largest, places = flat.topk(self.k * positions)
         values = torch.zeros_like(flat).scatter(0, places, largest).view_as(latents)
-        if positions:
-            self._follow(largest[-1].detach().float())
+        self._follow(largest[-1:].detach().float())
         return self._measured(values, mask)
 
     @torch.no_grad()
     def _follow(self, smallest: Tensor) -> None:
+        """Move the threshold towards the mean over ranks of [1], or of [0] where nothing counts."""
+        ranks = sum_over_ranks(smallest.new_tensor(float(len(smallest))))
+        mean = sum_over_ranks(smallest.sum()) / ranks.clamp_min(1)
         known = self.threshold >= 0
-        self.threshold.copy_(
-            torch.where(known, self.threshold.lerp(smallest, 1 - self.decay), smallest)
-        )
+        moved = torch.where(known, self.threshold.lerp(mean, 1 - self.decay), mean)
+        self.threshold.copy_(torch.where(ranks > 0, moved, self.threshold))

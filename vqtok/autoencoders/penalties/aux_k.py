@@ -38,8 +38,8 @@ class AuxK(Penalty):
         missed = (context.target - context.output).detach().float()
         trying = torch.where(dead, context.latents, 0.0)
         values = keep_largest(trying, min(self.k, bottleneck.dim))
-        # Without the decoder's constant part: that belongs to the living.
-        explained = context.decode(values) - context.decode(torch.zeros_like(values)).detach()
+        # Without the decoder's constant part, in value and gradient: that belongs to the living.
+        explained = context.decode(values) - context.decode(torch.zeros_like(values))
         error = (missed - explained.float()).square().mean()
         variance = (missed - missed.mean(0)).square().mean().clamp_min(1e-12)
         return torch.where(dead.any(), error / variance, 0.0)
