@@ -73,13 +73,14 @@ double tree_cost(const Tree& tree, int dim, double visited) {
   return 60 + tree.boxes() * dim / 8.0 + visited * (25 + 2 * dim);
 }
 
-// Whether it may be worth while to make a tree, or to try the one that there is.
+// Whether it may be worth while to make a tree, or to try the one that there is: making it takes as
+// long as looking up about 300 * depth rows.
 bool suits_tree(const Lookup& lookup) {
   const PackedCodebook& codebook = lookup.codebook;
   if (codebook.dim > 32 || codebook.size * codebook.dim < 1 << 13) return false;
   const double depth = log2(double(codebook.size) / kBoxCodes);
-  const int64_t rows = lookup.x.rows;
-  return double(codebook.rows_seen.fetch_add(rows) + rows) > 3000 * depth;
+  const int64_t rows = lookup.x.rows, before = codebook.rows_seen.fetch_add(rows);
+  return double(before) > 300 * depth || double(rows) > 6000 * depth;
 }
 
 // The tree if it is to be used for this lookup, or null: depends on how many boxes a few rows visit.

@@ -17,7 +17,8 @@ class Tree {
   int32_t boxes() const { return boxes_; }
 
  private:
-  void place(const PackedCodebook& codebook, const int32_t* codes, int64_t count);
+  void place(const PackedCodebook& codebook, const Buffer<float>& rows, const int32_t* codes,
+             int64_t count);
 
   int dim_;
   int32_t boxes_ = 0, groups_;

@@ -31,8 +31,12 @@ inline float largest(VecF v) {
 template <int kDim>
 int32_t bound_boxes(const BoxView& boxes, const float* row, float* bounds) {
   const int dim = kDim ? kDim : boxes.dim;
-  float least = __builtin_inff();
-  int32_t nearest = 0;
+  VecF least[kGroupVectors];  // per lane, and the group that has it
+  VecI group[kGroupVectors];
+  for (int i = 0; i < kGroupVectors; ++i) {
+    least[i] = splat(__builtin_inff());
+    group[i] = splat(0);
+  }
   for (int32_t g = 0; g < boxes.groups; ++g) {
     const float* low = boxes.low + int64_t{g} * dim * kBoxGroup;
     const float* high = boxes.high + int64_t{g} * dim * kBoxGroup;
@@ -49,13 +53,15 @@ int32_t bound_boxes(const BoxView& boxes, const float* row, float* bounds) {
     }
     UNROLL for (int i = 0; i < kGroupVectors; ++i) {
       store(bounds + g * kBoxGroup + i * kLanes, sums[i]);
-      uint32_t nearer = mask_at_least(splat(least), sums[i]);
-      for (; nearer; nearer &= nearer - 1) {
-        const int32_t box = g * kBoxGroup + i * kLanes + __builtin_ctz(nearer);
-        nearest = bounds[box] < least ? box : nearest;
-        least = bounds[box] < least ? bounds[box] : least;
-      }
+      group[i] = if_greater(least[i], sums[i], splat(g), group[i]);
+      least[i] = min(least[i], sums[i]);
     }
+  }
+  int32_t groups[kBoxGroup], nearest = 0;
+  for (int i = 0; i < kGroupVectors; ++i) store(groups + i * kLanes, group[i]);
+  for (int lane = 0; lane < kBoxGroup; ++lane) {
+    const int32_t box = groups[lane] * kBoxGroup + lane;
+    nearest = bounds[box] < bounds[nearest] ? box : nearest;
   }
   return nearest;
 }
