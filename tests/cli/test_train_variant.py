@@ -67,6 +67,11 @@ def test_lines_of_a_text(tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert [facts["lengths"][0]["shortest"], facts["lengths"][-1]["longest"]] == [4, 5]
     assert facts["baselines"].keys() == {"symbols alone", "after the one before"}
+    page = tmp_path / "page.html"
+    command = ["inspect", str(tmp_path / "run"), "--data", str(tmp_path / "words.txt"), "--json"]
+    assert main([*command, "--page", str(page)]) == 0
+    assert json.loads(capsys.readouterr().out)["by_length"][-1]["longest"] <= 5
+    assert "by_length" in page.read_text() or "by length" in page.read_text()
 
 
 @pytest.mark.parametrize(

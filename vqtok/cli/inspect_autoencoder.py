@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vqtok.errors import UsageError
+
+if TYPE_CHECKING:
+    from vqtok.autoencoders import Autoencoder
 
 _SAMPLES = 4096
 
@@ -23,12 +26,15 @@ def is_autoencoder(folder: Path) -> bool:
 def autoencoder_facts(folder: Path, data: str | None, page: Path | None) -> dict[str, Any]:
     """What the model is; with data, how it does on them; writes the page."""
     from vqtok.autoencoders import Autoencoder
+    from vqtok.nn.sequence import SequenceDecoder
     from vqtok.training.loading import load_samples
     from vqtok.training.page import autoencoder_page
 
     if page is not None and page.suffix.lower() not in (".html", ".png"):
         raise UsageError(f"--page {page}: choose a name that ends in .html or .png")
     model = Autoencoder.from_pretrained(folder)
+    if data is not None and isinstance(model.decoder, SequenceDecoder):
+        return {"path": str(folder), **_sequence_facts(model, data, page)}
     samples = None if data is None else load_samples(data).samples[:_SAMPLES]
     if samples is not None and model.scaling is None:
         samples = samples.float()
@@ -41,6 +47,25 @@ def autoencoder_facts(folder: Path, data: str | None, page: Path | None) -> dict
     if page is not None:
         made.write(page)
     return {"path": str(folder), **made.facts}
+
+
+def _sequence_facts(model: Autoencoder, data: str, page: Path | None) -> dict[str, Any]:
+    """How a model of sequences does on windows of them, by their length."""
+    from dataclasses import asdict
+
+    from vqtok.training.by_length import by_length
+    from vqtok.training.fit_sequences import windows_for
+    from vqtok.training.loading import load_sequences
+    from vqtok.training.page import Page, autoencoder_page
+
+    windows = windows_for(model, load_sequences(data))
+    pictured = windows.values.is_floating_point() and windows.mask is None
+    made = autoencoder_page(model, windows.values if pictured else None)
+    scores = [asdict(score) for score in by_length(model, windows)]
+    made = Page({**made.facts, "by_length": scores}, made.pictures)
+    if page is not None:
+        made.write(page)
+    return made.facts
 
 
 def autoencoder_lines(facts: dict[str, Any]) -> list[str]:

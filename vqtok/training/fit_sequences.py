@@ -158,6 +158,21 @@ def fit_sequences(
     return FittedSequences(fitted, by_length(fitted, scored), simple, tuple(trainer.log))
 
 
+def windows_for(model: Autoencoder, data: Sequence[Steps | str | bytes]) -> Inputs:
+    """Windows of sequences, as long as a model was built for, to look at how it does.
+
+    Raises:
+        UsageError: the data are not sequences of one kind, or do not fit the model.
+    """
+    sequences, text = as_sequences(data)
+    _check(model, sequences, text)
+    assert isinstance(model.decoder, SequenceDecoder)
+    length = model.decoder.max_length - text
+    end = TEXT_END if text else None
+    facts: dict[str, Any] = {"length": max(1, length), "end": end, "vary": text}
+    return SequenceData(sequences, batch_size=_SCORED, **facts).batch(0)
+
+
 def as_sequences(data: Sequence[Steps | str | bytes]) -> tuple[list[Steps], bool]:
     """Sequences as arrays float32 [T, C] or, of texts, uint8 [T]; and whether they are texts.
 
