@@ -130,7 +130,14 @@ def contractive(train: Tensor, test: Tensor, args: argparse.Namespace) -> None:
         "contractive, 32 sigmoid latents, tied weights: relative Jacobian norm on held-out digits"
     )
     print(f"  {'weight':>8} {'steps':>6} {'held-out error':>18} {'relative norm':>18}")
-    for weight, steps in ((0.0, 150), (0.0, 300), (0.0, 600), (0.003, 2000), (0.01, 2000)):
+    for weight, steps in (
+        (0.0, 500),
+        (0.0, 1000),
+        (0.0, 2000),
+        (0.03, 2000),
+        (0.1, 2000),
+        (0.3, 2000),
+    ):
         errors, norms = [], []
         for seed in range(args.seeds):
             settings = {"code_size": 32, "weight": weight, "scaling": "none"}
