@@ -48,10 +48,9 @@ float usual_size(const Matrix& x) {
   return largest;
 }
 
-// Whether the filter may be faster than float32.
+// Whether the filter may be faster than float32: it pays for what it does besides multiplying.
 bool suits_filter(const PackedCodebook& codebook) {
-  const int64_t products = codebook.size * codebook.dim;  // per row
-  return codebook.dim >= 16 ? products >= 1 << 14 : codebook.dim >= 8 && products >= 1 << 16;
+  return codebook.dim >= 16 && codebook.size * codebook.dim >= 1 << 14;
 }
 
 // The filter if it can be used for this lookup, or null.
