@@ -23,7 +23,6 @@ from demo_sounds import run_sounds
 
 from vqtok.errors import VqtokError
 from vqtok.samples import photos, sounds
-from vqtok.tokenizer import bundled_names
 
 MARK = "vqtok-demo"  # a file that says that the folder is ours to empty
 
@@ -43,10 +42,7 @@ def main() -> int:
     try:
         prepare(out)
         report = run_photos(pictures, options.tokenizer, out / "photos")
-        if options.audio_tokenizer == "audio" and "audio" not in bundled_names():
-            print("demo: no audio tokenizer is bundled; the sounds are left out", file=sys.stderr)
-        else:
-            report += "\n" + run_sounds(recordings, options.audio_tokenizer, out / "sounds")
+        report += "\n" + run_sounds(recordings, options.audio_tokenizer, out / "sounds")
     except VqtokError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1
@@ -55,8 +51,10 @@ def main() -> int:
         return 1
     (out / "report.md").write_text(report, encoding="utf-8")
     print(f"\n{report}")
-    print(f"{time.perf_counter() - start:.0f} s. Look at {out}/photos/sheet.png", end="")
-    print(f", listen to {out}/sounds/listen.html." if any((out / "sounds").iterdir()) else ".")
+    print(
+        f"{time.perf_counter() - start:.0f} s. Look at {out}/photos/sheet.png, "
+        f"listen to {out}/sounds/listen.html."
+    )
     return 0
 
 
