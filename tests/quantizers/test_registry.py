@@ -396,7 +396,7 @@ def test_training_on_what_is_not_finite_leaves_the_state_sound(config, value):
     quantizer = build_quantizer(config).train()
     for seed in range(3):
         x = latents(8, seed)
-        x[seed :: 3, 1, 2, seed] = value
+        x[seed::3, 1, 2, seed] = value
         result = quantizer(x)
         for index, size in enumerate(quantizer.codebook_sizes):
             assert result.codes[..., index].min() >= 0
