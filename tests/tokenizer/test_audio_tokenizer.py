@@ -351,7 +351,7 @@ def test_wrong_codes_and_lengths(audio_tokenizer) -> None:
     stream = audio_tokenizer.stream(channels=2)
     with pytest.raises(ValueError, match="with C = 2"):
         stream.encoder.push(noise(1, 9))
-    with pytest.raises(ValueError, match=r"must be \[t, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"torch tensor \[t, 2, 3\]"):
         stream.decoder.push(codes[0])
 
 
@@ -359,3 +359,36 @@ def test_nothing_at_all_is_no_codes(audio_tokenizer) -> None:
     stream = audio_tokenizer.stream(channels=2)
     assert stream.encoder.finish().shape == (0, 2, 3)
     assert stream.decoder.finish().shape == (2, 0)
+
+
+def test_a_stream_is_spent_once_finished(audio_tokenizer) -> None:
+    stream = audio_tokenizer.stream()
+    codes = torch.cat([stream.encoder.push(noise(1, 9000)), stream.encoder.finish()])
+    stream.decoder.push(codes)
+    with pytest.raises(ValueError, match="cannot be a sound of 7 samples"):
+        stream.decoder.finish(7)
+    stream.decoder.finish(9000)
+    for again in (
+        lambda: stream.encoder.push(noise(1, 9)),
+        stream.encoder.finish,
+        lambda: stream.decoder.push(codes),
+        stream.decoder.finish,
+    ):
+        with pytest.raises(ValueError, match="the stream is finished; make another"):
+            again()
+
+
+def test_streams_take_tensors_alone(audio_tokenizer) -> None:
+    stream = audio_tokenizer.stream()
+    with pytest.raises(ValueError, match=r"torch tensor \[C, n\] with C = 1, not ndarray"):
+        stream.encoder.push(noise(1, 9).numpy())
+    with pytest.raises(ValueError, match=r"torch tensor \[t, 1, 3\], not list"):
+        stream.decoder.push([[[0, 0, 0]]])
+
+
+def test_a_rate_is_an_integer(audio_tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"sample_rate must be an integer, in Hz, not 22050\.5"):
+        audio_tokenizer.stream(sample_rate=22050.5)
+    with pytest.raises(ValueError, match=r"not 16000\.0"):
+        audio_tokenizer.encode(noise(1, 1, 90), sample_rate=16000.0)
+    assert audio_tokenizer.stream(sample_rate=torch.tensor(16000).numpy()[()]) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -30,6 +31,11 @@ class AudioFormat:
     hop: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sample_rate, Integral):
+            raise ValueError(
+                f"sample_rate must be an integer, in Hz, not {self.sample_rate!r}; round it, or "
+                "resample the sound"
+            )
         if self.sample_rate < 1 or self.channels < 1:
             raise ValueError(
                 f"sample_rate is {self.sample_rate}, channels {self.channels}: must be at least 1"
@@ -66,6 +72,7 @@ class EncoderStream:
         self._waiting = torch.zeros(audio.channels, before * coder.hop)
         self._samples = 0
         self._frames = 0
+        self._finished = False
 
     def push(self, samples: Tensor) -> Tensor:
         """Code a piece.
@@ -77,11 +84,13 @@ class EncoderStream:
             int64 [t, C, q], the codes that are certain by now, on the CPU; t may be 0.
 
         Raises:
-            ValueError: wrong shape or type, or a sample that is not finite.
+            ValueError: wrong shape or type, a sample that is not finite, or the stream is finished.
         """
-        if samples.ndim != 2 or len(samples) != self._audio.channels:
+        _check_open(self._finished)
+        channels = self._audio.channels
+        if not isinstance(samples, Tensor) or samples.ndim != 2 or len(samples) != channels:
             raise ValueError(
-                f"samples must be [C, n] with C = {self._audio.channels}, not {list(samples.shape)}"
+                f"samples must be a torch tensor [C, n] with C = {channels}, not {_form(samples)}"
             )
         if not samples.is_floating_point():
             raise ValueError(f"samples must be floating point, full scale 1, not {samples.dtype}")
@@ -92,7 +101,13 @@ class EncoderStream:
         return self._take(pushed)
 
     def finish(self) -> Tensor:
-        """The codes of the rest, int64 [t, C, q]; the stream is spent."""
+        """The codes of the rest, int64 [t, C, q]; the stream is spent.
+
+        Raises:
+            ValueError: the stream is finished.
+        """
+        _check_open(self._finished)
+        self._finished = True
         coder, frames = self._coder, self._audio.frames(self._samples)
         codes = self._take(self._resampler.finish())
         if self._frames < frames:
@@ -146,6 +161,7 @@ class DecoderStream:
         self._pushed = 0
         self._frames = 0
         self._given = 0
+        self._finished = False
 
     def push(self, codes: Tensor) -> Tensor:
         """Decode a piece.
@@ -157,11 +173,14 @@ class DecoderStream:
             float32 [C, n], the samples that are certain by now, on the CPU; n may be 0.
 
         Raises:
-            ValueError: wrong shape, or a code is out of range.
+            ValueError: wrong shape, a code is out of range, or the stream is finished.
         """
-        channels, used = self._audio.channels, self._num_codebooks
-        if codes.ndim != 3 or codes.shape[1:] != (channels, used):
-            raise ValueError(f"codes must be [t, {channels}, {used}], not {list(codes.shape)}")
+        _check_open(self._finished)
+        shape = (self._audio.channels, self._num_codebooks)
+        if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[1:] != shape:
+            raise ValueError(
+                f"codes must be a torch tensor [t, {shape[0]}, {shape[1]}], not {_form(codes)}"
+            )
         check_codes(codes, self._coder.autoencoder.quantizer.codebook_sizes)
         codes = codes.cpu().long()
         if not self._started:
@@ -181,10 +200,13 @@ class DecoderStream:
                 as the codes are sure to fill.
 
         Raises:
-            ValueError: a sound of so many samples does not have so many codes.
+            ValueError: a sound of so many samples does not have so many codes (the stream can go
+                on), or the stream is finished.
         """
+        _check_open(self._finished)
         samples = self._audio.samples(self._pushed) if samples is None else samples
         check_samples(self._audio, self._pushed, samples)
+        self._finished = True
         left = samples - self._given
         pieces = []
         missing = self._pushed - self._frames
@@ -228,6 +250,16 @@ class AudioStream:
 
     encoder: EncoderStream
     decoder: DecoderStream
+
+
+def _check_open(finished: bool) -> None:
+    if finished:
+        raise ValueError("the stream is finished; make another")
+
+
+def _form(value: object) -> str:
+    """What a message says of an argument of the wrong kind: its shape if it is a tensor."""
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def check_samples(audio: AudioFormat, frames: int, samples: int) -> None:
