@@ -36,16 +36,21 @@ def test_csv_round_trip(rows, header):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n3\n", "row 2: 1 values, but there are 2 columns"),
-        ("a,b\n1,x\n", "row 1: 'x' in 'b' is no number"),
+        ("a,b\n1,2\n3\n", "line 3: 1 values, but there are 2 columns"),
+        ("a,b\n1,x\n", "line 2: 'x' in 'b' is no number"),
         ("", "no rows"),
         ("a,b\n", "no rows"),
-        ("1,nan\n2,3\n", "NaN"),
+        ("1,2\n\n2,nan\n", "line 3: 'nan' in 'column 2' is not finite"),
+        ("a,b\n1,1e99\n", "line 2: '1e99' in 'b' is not finite"),
+        ("a,{b}\n1, \n", "line 2: the value of '{b}' is missing"),
+        ("a,b\n1,{x}\n", "line 2: '{x}' in 'b' is no number"),
+        ("a;b\n1;2\n", "by ';': separate them by commas"),
+        ("1\t2\n", r"by '\\t': separate"),
     ],
 )
 def test_csv_that_is_no_table(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises((DataError, UsageError), match=message):
+    with pytest.raises(DataError, match=message):
         load_samples(str(tmp_path / "t.csv"))
 
 
@@ -67,6 +72,37 @@ def test_numpy_files(tmp_path):
         load_samples(str(tmp_path / "two.npz"), key="c")
     with pytest.raises(UsageError, match="no such file"):
         load_samples(str(tmp_path / "none.npy"))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([[0.0, 1.0], [2.0, np.nan]]), r"x.npy \[1, 1\] is nan"),
+        (np.array([["a", "b"]]), "must be numbers"),
+    ],
+)
+def test_arrays_that_hold_no_samples(tmp_path, array, message):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(DataError, match=message):
+        load_samples(str(tmp_path / "x.npy"))
+
+
+def test_damaged_compression_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, X=np.random.default_rng(0).normal(size=(50, 20)))
+    content = bytearray(path.read_bytes())
+    for place in range(200, len(content) - 200, 7):
+        content[place] ^= 255
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="is not a numpy file"):
+        load_samples(str(path))
+
+
+def test_the_content_counts_not_the_ending(tmp_path):
+    x = np.arange(6.0).reshape(3, 2)
+    np.savez(tmp_path / "x.npz", X=x)
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    assert torch.equal(load_samples(str(tmp_path / "x.npy")).samples, torch.tensor(x).float())
 
 
 def test_grey_and_channels_last_images_become_channels_first(tmp_path):

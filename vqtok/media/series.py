@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,7 +19,17 @@ Series = npt.NDArray[np.float32]
 SERIES_EXTENSIONS = (".npy", ".npz", ".csv")
 
 # What NumPy raises for a file that is not what its name says.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, MemoryError, NotImplementedError)
+NUMPY_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def read_series(path: str | os.PathLike[str], *, key: str | None = None) -> list[Series]:
@@ -78,7 +89,7 @@ def _load(
             arrays = {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise
-    except (*_DAMAGE, zlib.error, zipfile.BadZipFile) as error:
+    except NUMPY_DAMAGE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     lengths = arrays.pop("lengths", None)
     if key is not None and key not in arrays:
@@ -91,39 +102,58 @@ def _load(
     return arrays.popitem()[1], lengths
 
 
-def _read_csv(path: Path) -> npt.NDArray[np.float64]:
+def csv_rows(path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:
+    """The rows of a .csv file that are not empty, each with its line number (from 1).
+
+    Raises:
+        DataError: it is not UTF-8, not CSV, or its values are separated by something else.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if rows and not any(_is_number(field) for field in rows[0]):
-        names, rows = rows[0], rows[1:]
-    else:
-        names = [str(number) for number in range(1, 1 + len(rows[0]) if rows else 1)]
-    columns = [place for place, field in enumerate(rows[0]) if _is_number(field)] if rows else []
-    if not columns:
-        raise DataError(f"{path} holds no numbers below its header")
-    table = np.empty((len(rows), len(columns)))
-    for number, row in enumerate(rows):
-        if len(row) != len(names):
-            raise DataError(f"{path}: row {number + 1} has {len(row)} fields, not {len(names)}")
-        for place, column in enumerate(columns):
-            if not _is_number(row[column]):
+    if rows and len(rows[0][1]) == 1:
+        for delimiter in (";", "\t"):
+            if delimiter in rows[0][1][0]:
                 raise DataError(
-                    f"{path}: row {number + 1}, column {names[column]}: "
-                    f"{row[column][:40]!r} is not a number"
+                    f"{path} separates its values by {delimiter!r}: separate them by commas"
                 )
-            table[number, place] = float(row[column])
-    return table
+    return rows
 
 
-def _is_number(field: str) -> bool:
+def is_number(field: str) -> bool:
+    """Whether a field of a .csv is a number (perhaps NaN or Inf)."""
     try:
         float(field)
     except ValueError:
         return False
     return True
+
+
+def _read_csv(path: Path) -> npt.NDArray[np.float64]:
+    rows = csv_rows(path)
+    if rows and not any(is_number(field) for field in rows[0][1]):
+        names, rows = rows[0][1], rows[1:]
+    else:
+        names = [str(number) for number in range(1, 1 + len(rows[0][1]) if rows else 1)]
+    columns = [place for place, field in enumerate(rows[0][1]) if is_number(field)] if rows else []
+    if not columns:
+        raise DataError(f"{path} holds no numbers below its header")
+    table = np.empty((len(rows), len(columns)))
+    for number, (line, row) in enumerate(rows):
+        if len(row) != len(names):
+            raise DataError(f"{path}, line {line}: {len(row)} fields, not {len(names)}")
+        for place, column in enumerate(columns):
+            field = row[column]
+            if not is_number(field):
+                wrong = (
+                    f"{field[:40]!r} is not a number" if field.strip() else "the value is missing"
+                )
+                raise DataError(f"{path}, line {line}, column {names[column]}: {wrong}")
+            table[number, place] = float(field)
+    return table
 
 
 def _finite(path: Path, series: npt.NDArray[np.generic]) -> Series:

@@ -78,7 +78,12 @@ def as_samples(data: object, name: str = "data") -> Tensor:
         raise UsageError(f"{name} must be [samples, ...], not {list(data.shape)}")
     if data.is_floating_point():
         data = data.float()
-        if not bool(data.isfinite().all()):
-            raise UsageError(f"{name} hold NaN or Inf: fill or drop them first")
+        wrong = (~data.isfinite()).nonzero()
+        if len(wrong):
+            place = ", ".join(map(str, wrong[0].tolist()))
+            raise UsageError(
+                f"{name} [{place}] is {float(data[tuple(wrong[0])])} (counted from 0): fill or "
+                f"drop NaN and Inf first"
+            )
         return data
     return data if data.dtype == torch.uint8 else data.long()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,13 @@ from torch import Tensor
 
 from vqtok.errors import DataError, UsageError
 from vqtok.media.images import read_image
-from vqtok.media.series import read_series
+from vqtok.media.series import NUMPY_DAMAGE, csv_rows, is_number, read_series
 from vqtok.media.sources import list_sources
 from vqtok.media.text import read_text
 from vqtok.training.arrays import as_samples
 
 _USUAL_KEYS = ("X", "x", "data", "x_train", "X_train", "train", "images", "train_images")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,23 @@ def load_samples(path: str, *, key: str | None = None, size: int | None = None) 
 
     Raises:
         UsageError: there is no such file or key.
-        DataError: the file is damaged or holds no numbers.
+        DataError: the file is damaged, or holds no numbers, NaN or infinities.
     """
     kind = Path(path).suffix.lower()
     if kind in (".npy", ".npz", ".csv"):
         if not Path(path).is_file():
             raise UsageError(f"{path}: no such file")
-        read = {".npy": _read_npy, ".npz": lambda path: _read_npz(path, key), ".csv": _read_csv}
-        array = read[kind](path)
+        array = _read_csv(path) if kind == ".csv" else _read_numpy(path, key)
         if array.ndim == 1:
             array = array[:, None]
         if array.ndim == 3 and array.dtype == np.uint8:
             array = array[:, None]  # grey images
         if array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3):
             array = np.moveaxis(array, -1, 1)
-        return Loaded(as_samples(np.ascontiguousarray(array), path))
+        try:
+            return Loaded(as_samples(np.ascontiguousarray(array), path))
+        except UsageError as error:
+            raise DataError(str(error)) from error
     return _read_images(path, size)
 
 
@@ -93,17 +94,13 @@ def load_sequences(
     return found
 
 
-def _read_npy(path: str) -> npt.NDArray[Any]:
+def _read_numpy(path: str, key: str | None) -> npt.NDArray[Any]:
+    """The array of an .npy file, or one of those of an .npz."""
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is not a numpy file of numbers: {error}") from error
-    return array
-
-
-def _read_npz(path: str, key: str | None) -> npt.NDArray[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded as file:
             names = list(file)
             chosen = key or next((name for name in _USUAL_KEYS if name in names), None)
             if chosen is None and len(names) == 1:
@@ -112,51 +109,48 @@ def _read_npz(path: str, key: str | None) -> npt.NDArray[Any]:
                 wanted = f"no array {key!r}" if key else "several arrays and no X"
                 raise UsageError(f"{path} has {wanted}; choose one of {', '.join(names)}")
             array: npt.NDArray[Any] = file[chosen]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise DataError(f"{path} is not a numpy archive of numbers: {error}") from error
+    except UsageError:
+        raise
+    except NUMPY_DAMAGE as error:
+        raise DataError(f"{path} is not a numpy file of numbers: {error}") from error
     return array
 
 
 def _read_csv(path: str) -> npt.NDArray[np.float32]:
     """Numbers, a row per sample; a first row that holds anything else is the header."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a table: {error}") from error
-    header = bool(rows) and not all(_is_number(cell) for cell in rows[0])
+    rows = csv_rows(path)
+    header = bool(rows) and not all(is_number(cell) for cell in rows[0][1])
     names = (
-        rows[0]
+        rows[0][1]
         if header
-        else [f"column {place}" for place in range(1, len(rows[0]) + 1 if rows else 1)]
+        else [f"column {place}" for place in range(1, len(rows[0][1]) + 1 if rows else 1)]
     )
     rows = rows[header:]
     if not rows:
         raise DataError(f"{path} holds no rows of numbers")
     numbers = np.empty((len(rows), len(names)), dtype=np.float32)
-    for line, row in enumerate(rows):
+    for place, (line, row) in enumerate(rows):
         if len(row) != len(names):
             raise DataError(
-                f"{path}, row {line + 1}: {len(row)} values, but there are {len(names)} columns"
+                f"{path}, line {line}: {len(row)} values, but there are {len(names)} columns"
             )
         for column, cell in enumerate(row):
-            if not _is_number(cell):
-                raise DataError(
-                    f"{path}, row {line + 1}: {cell!r} in {names[column]!r} is no number; drop the "
-                    f"column or code it as numbers"
-                )
-            numbers[line, column] = float(cell)
+            wrong = _why_no_value(cell, names[column])
+            if wrong is not None:
+                raise DataError(f"{path}, line {line}: {wrong}")
+            numbers[place, column] = float(cell)
     return numbers
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _why_no_value(cell: str, column: str) -> str | None:
+    """What is wrong with a cell of a table; None if it is a number."""
+    if not cell.strip():
+        return f"the value of {column!r} is missing; fill it in or drop the line"
+    if not is_number(cell):
+        return f"{cell[:40]!r} in {column!r} is no number; drop the column or code it as numbers"
+    if not abs(float(cell)) <= _LARGEST:
+        return f"{cell[:40]!r} in {column!r} is not finite in float32; fill it or drop the line"
+    return None
 
 
 def _read_images(path: str, size: int | None) -> Loaded:
