@@ -139,6 +139,20 @@ def test_a_cut_mp3_file_is_refused() -> None:
     assert "of the 200,000 samples that it announces" in notes[0]
 
 
+def test_a_short_cut_mp3_file_is_refused() -> None:
+    data = file_of(sound(samples=40_000), "MP3")
+    assert read_audio(data).notes == ()
+    with pytest.raises(DataError, match=r"of the 40,000 samples that it announces"):
+        read_audio(data[: len(data) // 2])
+
+
+def test_an_ogg_file_without_sound_may_be_cut_short() -> None:
+    data = file_of(sound(samples=2_000), "OGG", "VORBIS")
+    headers = data[: data.rindex(b"OggS")]
+    with pytest.raises(DataError, match="it holds no samples: it is cut short or empty"):
+        read_audio(headers)
+
+
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_an_ogg_file_without_its_end_is_noted(subtype: str) -> None:
     data = file_of(sound(samples=200_000), "OGG", subtype, 48000)
