@@ -141,3 +141,29 @@ def test_shards_hold_a_hundred_sounds(audio_folder, tmp_path, capsys) -> None:
     out = str(tmp_path / "out")
     assert main(["encode", str(tmp_path / "list.txt"), out, "--tokenizer", audio_folder]) == 0
     assert "101 samples in 2 shards" in capsys.readouterr().out
+
+
+def test_notes_on_inputs_are_told(audio_folder, tmp_path, capsys) -> None:
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 96_000)).astype(np.float32)
+    for name in ("a.ogg", "b.ogg", "whole.ogg"):
+        write_audio(tmp_path / name, samples, 48_000, "ogg")
+    for name in ("a.ogg", "b.ogg"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: data.rindex(b"OggS")])
+    out = str(tmp_path / "out")
+    encode = ["encode", str(tmp_path / "*.ogg"), out, "--tokenizer", audio_folder]
+    assert main(encode) == 0
+    note = "the stream has no end mark: the file may have been cut short"
+    assert f"vqtok: noted: a.ogg and 1 more: {note}\n" in capsys.readouterr().err
+    assert main(["inspect", out, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["notes"] == [{"note": note, "samples": 2, "first": "a.ogg"}]
+    assert main(["inspect", out]) == 0
+    assert f"note on 2 samples: {note} (first a.ogg)\n" in capsys.readouterr().out
+
+
+def test_inspect_shows_a_config_once(capsys) -> None:
+    assert main(["inspect", "audio"]) == 0
+    text = capsys.readouterr().out
+    assert text.count('"quantizer"') == 1
+    assert "  training        {" in text

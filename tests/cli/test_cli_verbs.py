@@ -236,7 +236,8 @@ def test_inspect_a_tokenizer(tokenizer_folder: str, capsys) -> None:
         (["verify", "TOKENIZER"], "nor one of its shards: it is a tokenizer"),
         (["inspect", "EMPTY"], "neither a token dataset (no manifest.json) nor a tokenizer (no c"),
         (["verify", "/nowhere"], "/nowhere: no such file or folder"),
-        (["inspect", "/nowhere"], "no tokenizer '/nowhere'"),
+        (["inspect", "/nowhere"], "/nowhere: no such file or folder, nor one of the bundled"),
+        (["inspect", "/nowhere", "--page", "x.html"], "/nowhere: no such file or folder, nor"),
     ],
 )
 def test_wrong_requests_exit_with_2(

@@ -17,6 +17,7 @@ from vqtok.cli.common import (
     positive,
     progress_bar,
     say,
+    say_each,
     show,
 )
 from vqtok.errors import UsageError
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with progress_bar(len(plan.sources), "encode") as progress:
         report = encode_dataset(plan, tokenizer, args.out, workers=args.workers, progress=progress)
+    say_each("noted", report.notes.lines())
     _print(report, args.out, args.json)
     return 1 if report.manifest.errors else 0
 

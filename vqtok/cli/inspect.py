@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqtok.cli.common import is_dataset, plural, progress_bar, say_each, show
+from vqtok.cli.common import SHOWN_ERRORS, is_dataset, plural, progress_bar, say_each, show
 from vqtok.cli.inspect_autoencoder import autoencoder_facts, autoencoder_lines, is_autoencoder
 from vqtok.errors import UsageError
 
@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Inspect; prints the facts."""
     path = Path(args.path)
+    if not path.exists():
+        _known_by_name(args.path)
     if path.is_dir() and not is_dataset(path) and not (path / "config.json").exists():
         raise UsageError(
             f"{path}: neither a token dataset (no manifest.json) nor a tokenizer (no config.json)"
@@ -74,6 +76,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(*lines)
     return 1 if damaged else 0
+
+
+def _known_by_name(name: str) -> None:
+    """UsageError unless a tokenizer of this name is bundled."""
+    from vqtok.tokenizer import bundled_names
+
+    if name not in bundled_names():
+        raise UsageError(
+            f"{name}: no such file or folder, nor one of the bundled tokenizers "
+            f"({', '.join(bundled_names())})"
+        )
 
 
 def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
@@ -103,6 +116,7 @@ def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
         "samples": len(reader),
         "damaged": len(statistics.damaged),
         "errors": manifest.errors if manifest else 0,
+        "notes": statistics.notes.to_json(),
         "shards": len(manifest.shards) if manifest else 1,
         "bytes": size,
         "codes": statistics.codes,
@@ -196,6 +210,12 @@ def _dataset_lines(facts: dict[str, Any]) -> list[str]:
         if book["usage"] is not None:
             line += f"  {book['entropy']:7.3f}  {book['usage']:6.1%}  {book['perplexity']:10.1f}"
         lines.append(line)
+    notes = facts["notes"]
+    for each in notes[:SHOWN_ERRORS]:
+        lines.append(f"  note on {plural(each['samples'], 'sample')}: {each['note']}")
+        lines[-1] += f" ({'first ' if each['samples'] > 1 else ''}{each['first']})"
+    if len(notes) > SHOWN_ERRORS:
+        lines.append(f"  {plural(len(notes) - SHOWN_ERRORS, 'more note')}, see --json")
     return lines
 
 
@@ -224,5 +244,10 @@ def _tokenizer_lines(facts: dict[str, Any]) -> list[str]:
         f"  parameters      {facts['parameters']:,}",
         f"  size            {facts['bytes']:,} bytes",
         f"  config          {json.dumps(facts['config'])}",
-        f"  training        {json.dumps(facts['training'])}",
+        f"  training        {json.dumps(_without(facts['training'], facts['config']))}",
     ]
+
+
+def _without(facts: dict[str, Any], shown: Any) -> dict[str, Any]:
+    """``facts`` less those that are what was ``shown`` already."""
+    return {key: value for key, value in facts.items() if value != shown}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from vqtok.pipeline.sounds import encode_sounds
 from vqtok.pipeline.workspace import Failure, Part, Workspace, open_workspace
 from vqtok.tokens import Manifest, Sample, write_shard
 from vqtok.tokens.manifest import MANIFEST
+from vqtok.tokens.notes import Notes
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
@@ -31,10 +32,15 @@ ENCODERS: dict[str, Callable[..., Generator[Sample | DataError, None, None]]] = 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """``manifest`` of the dataset; ``already_done``: a run before this one had finished it."""
+    """What came of a run.
+
+    ``manifest`` of the dataset; ``already_done``: a run before this one had finished it; ``notes``
+    on the inputs that this run read.
+    """
 
     manifest: Manifest
     already_done: bool
+    notes: Notes = field(default_factory=Notes)
 
 
 def encode_dataset(
@@ -65,10 +71,11 @@ def encode_dataset(
         report(sum(len(plan.task_sources(task)) for task in range(plan.num_tasks) if done[task]))
         pending = [task for task in range(plan.num_tasks) if not done[task]]
         inputs = (source for task in pending for source in plan.task_sources(task))
+        notes = Notes()
         with closing(read_samples(inputs, tokenizer, plan, workers)) as samples:
             for task in pending:
-                encode_task(workspace, task, tokenizer, samples, report)
-        return EncodeReport(workspace.merge(), already_done=False)
+                encode_task(workspace, task, tokenizer, samples, report, notes)
+        return EncodeReport(workspace.merge(), already_done=False, notes=notes)
 
 
 def read_samples(
@@ -85,11 +92,12 @@ def encode_task(
     tokenizer: Tokenizer,
     samples: Iterator[Sample | DataError] | None = None,
     progress: Progress | None = None,
+    notes: Notes | None = None,
 ) -> Part:
     """Make shard ``task`` of the plan and record it. Doing so again gives the same bytes.
 
     ``samples``: an iterator whose next items are those of the task's sources (by default they are
-    made here).
+    made here). ``notes``: those on the samples are added here.
     """
     plan = workspace.plan
     sources = plan.task_sources(task)
@@ -102,6 +110,8 @@ def encode_task(
             if isinstance(result, DataError):
                 failures.append(Failure(source.uri, str(result).removeprefix(f"{source.uri}: ")))
             else:
+                if notes is not None:
+                    notes.add(result.meta)
                 yield result
             if progress is not None:
                 progress(1)

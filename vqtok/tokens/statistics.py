@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqtok.errors import DataError
+from vqtok.tokens.notes import Notes
 from vqtok.tokens.reader import TokenReader
 
 MAX_COUNTED = 1 << 22
@@ -24,6 +25,7 @@ class Statistics:
     the metadata of one do not tell its size. ``seconds``: of the sounds, None if the metadata of
     one do not tell its rate and number of samples. ``counts``: per codebook int64 [K], None for a
     codebook that is too large. ``damaged``: one message per sample that could not be read.
+    ``notes``: what was noted when the samples were encoded.
     """
 
     samples: int = 0
@@ -32,6 +34,7 @@ class Statistics:
     seconds: float | None = 0.0
     counts: list[NDArray[np.int64] | None] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
 
 
 def collect_statistics(
@@ -57,6 +60,7 @@ def collect_statistics(
 def _add(result: Statistics, codes: NDArray[np.int64], meta: Mapping[str, Any]) -> None:
     result.samples += 1
     result.codes += len(codes)
+    result.notes.add(meta)
     size: Any = meta.get("size")
     length: list[Any] = [meta.get("samples"), meta.get("sample_rate")]
     if result.pixels is not None:
