@@ -51,3 +51,32 @@ def test_a_last_phase_against_a_discriminator(sounds, tmp_path, capsys):
     )
     assert any(not (first_weights[name] == weights[name]).all() for name in weights)
     assert main(["train", "photo-tiny", "--data", str(sounds), "--out", "x", "--adversary"]) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--set x=1", "--key q", "--size 3", "--held-out 0.1", "--contamination 0.1"],
+)
+def test_options_of_autoencoders_are_refused(sounds, tmp_path, capsys, option):
+    command = ["train", "audio-tiny", "--data", str(sounds), "--out", str(tmp_path / "run")]
+    assert main([*command, "--steps", "1", *option.split()]) == 2
+    name = option.split()[0]
+    assert f"{name} belongs to autoencoders, not to the tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_arrays_are_no_sounds(tmp_path, capsys):
+    command = ["train", "audio-tiny", "--data", "t.npz", "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "audio-tiny is trained on sounds: a folder, a glob, a text" in capsys.readouterr().err
+
+
+def test_an_autoencoder_is_no_tokenizer(sounds, tmp_path, capsys):
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    model = str(tmp_path / "model")
+    train = ["train", "vanilla", "--data", str(tmp_path / "table.npy"), "--out", model]
+    assert main([*train, "--steps", "1"]) == 0
+    capsys.readouterr()
+    assert main(["encode", str(sounds), str(tmp_path / "out"), "--tokenizer", model]) == 2
+    message = f"{model} is an autoencoder, not a tokenizer; see vqtok inspect {model}"
+    assert message in capsys.readouterr().err

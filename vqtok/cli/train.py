@@ -114,9 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--held-out",
         type=float,
-        default=0.1,
         metavar="SHARE",
-        help="share of the data to judge by, never trained on (default: %(default)s)",
+        help="share of the data to judge by, never trained on (default: 0.1)",
     )
     group.add_argument(
         "--contamination",
@@ -145,7 +144,27 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"unknown preset {args.preset!r}, expected one of {', '.join([*PRESETS, *VARIANTS])}"
         )
+    _check_options(args)
     return _train_tokenizer(args)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """UsageError for an option that would do nothing, or data that no tokenizer takes."""
+    from vqtok.errors import UsageError
+
+    for option in ("set", "key", "size", "held_out", "contamination"):
+        if getattr(args, option) not in (None, []):
+            name = option.replace("_", "-")
+            raise UsageError(
+                f"--{name} belongs to autoencoders, not to the tokenizer {args.preset}"
+            )
+    for data in (args.data, args.validation):
+        if data is not None and Path(data).suffix.lower() in (".csv", ".npy", ".npz"):
+            kind = "sounds" if args.preset.startswith("audio") else "images"
+            raise UsageError(
+                f"{data} is an array; {args.preset} is trained on {kind}: a folder, a glob, a text "
+                "list of paths, or a .tar"
+            )
 
 
 def _train_tokenizer(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from vqtok.cli.common import say, show
@@ -20,15 +21,13 @@ def run(args: argparse.Namespace) -> int:
     from vqtok.training.fit import MemorisingWarning
     from vqtok.training.ranks import joined, this_rank
 
-    for option in ("init", "validation", "crop"):
-        if getattr(args, option) is not None:
-            raise UsageError(f"--{option} belongs to tokenizers, not to {args.preset}")
+    _check_options(args)
     prepared = _of_sequences(args) if args.preset.startswith("seq2seq") else _of_samples(args)
     with joined(args.device) as device, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MemorisingWarning)
         fitted = prepared(
             config=train_config(args),
-            held_out=args.held_out,
+            held_out=0.1 if args.held_out is None else args.held_out,
             contamination=args.contamination,
             out=args.out,
             name=args.name or args.preset,
@@ -47,6 +46,21 @@ def run(args: argparse.Namespace) -> int:
             show(f"anomalies score below {fitted.model.threshold:.6g}")
         show(f"{args.out} is trained; {fitted.model.fingerprint[:12]}")
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """UsageError for an option that would do nothing."""
+    for option in ("init", "validation", "crop", "adversary", "no_autocast"):
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} belongs to tokenizers, not to {args.preset}")
+    suffix = Path(args.data).suffix.lower()
+    if args.key is not None and suffix != ".npz":
+        raise UsageError(f"--key chooses an array of an .npz, which {args.data} is not")
+    if args.size is not None and args.preset.startswith("seq2seq"):
+        raise UsageError(f"--size resizes images, and {args.preset} is not trained on any")
+    if args.size is not None and suffix in (".csv", ".npy", ".npz"):
+        raise UsageError(f"--size resizes images; {args.data} is an array and stays as it is")
 
 
 def _of_samples(args: argparse.Namespace) -> Callable[..., Any]:

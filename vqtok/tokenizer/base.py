@@ -139,10 +139,15 @@ class Tokenizer:
         """Load a bundled tokenizer by its name, or any by its folder.
 
         Raises:
-            UsageError: there is no such tokenizer, or (of a subclass) it is of another modality.
+            UsageError: there is no such tokenizer, it is an autoencoder instead, or (of a subclass)
+                it is of another modality.
             DataError: its files are damaged, or of a newer vqtok.
         """
         folder = find_pretrained(name_or_folder)
+        if read_config(folder, {}).get("kind") == "autoencoder":
+            raise UsageError(
+                f"{folder} is an autoencoder, not a tokenizer; see vqtok inspect {folder}"
+            )
         config = read_config(folder, _CONFIG_TYPES)
         kind = config["modality"]
         if kind not in _MODALITIES:
