@@ -1,5 +1,6 @@
 #include "cpu/codebook_cache.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #include <algorithm>
@@ -18,12 +19,18 @@ int64_t element_bytes(DType dtype) {
 }
 
 struct Entry {
+  // Packs the copy, not the codebook: another thread may be writing to that.
   Entry(const Matrix& codebook, int threads)
       : address(codebook.data), dtype(codebook.dtype),
-        row_bytes(codebook.dim * element_bytes(codebook.dtype)), copy(codebook.rows * row_bytes),
-        packed(codebook, threads) {
+        row_bytes(codebook.dim * element_bytes(codebook.dtype)), copy(copy_of(codebook)),
+        packed({copy.data(), dtype, codebook.rows, codebook.dim, codebook.dim}, threads) {}
+
+  static Buffer<char> copy_of(const Matrix& codebook) {
+    const int64_t bytes = codebook.dim * element_bytes(codebook.dtype);
+    Buffer<char> copy(codebook.rows * bytes);
     for (int64_t k = 0; k < codebook.rows; ++k)
-      memcpy(&copy[k * row_bytes], row(codebook, k), static_cast<size_t>(row_bytes));
+      memcpy(&copy[k * bytes], row(codebook, k), static_cast<size_t>(bytes));
+    return copy;
   }
 
   static const char* row(const Matrix& codebook, int64_t k) {
@@ -33,6 +40,11 @@ struct Entry {
 
   bool has_shape_of(const Matrix& codebook) const {
     return dtype == codebook.dtype && packed.size == codebook.rows && packed.dim == codebook.dim;
+  }
+
+  bool has_place_of(const Entry& other) const {
+    return address == other.address && dtype == other.dtype && packed.size == other.packed.size &&
+           packed.dim == other.packed.dim;
   }
 
   bool is(const Matrix& codebook) const {
@@ -66,20 +78,28 @@ std::list<Shared>& entries() {  // the most recent first; never destroyed, so us
   return *list;
 }
 
+// A forked child has none of the other threads: it must not wait for what they held or began.
+[[maybe_unused]] const int fork_handlers = pthread_atfork([] { lock.lock(); }, [] { lock.unlock(); },
+                                         [] {
+                                           entries().clear();
+                                           lock.unlock();
+                                         });
+
 void keep(const Shared& entry) {
+  std::list<Shared> dropped;  // freed after the lock is
   std::lock_guard<std::mutex> hold(lock);
   auto& list = entries();
-  // a codebook that is being trained leaves no trail
-  list.remove_if([&](const Shared& other) {
-    return other == entry || (other->address == entry->address && other->dtype == entry->dtype);
-  });
+  int64_t bytes = entry->bytes();
+  size_t count = 1;
+  for (auto next = list.begin(); next != list.end();) {
+    const auto other = next++;
+    // a codebook that is being trained leaves no trail
+    const bool replaced = *other == entry || (*other)->has_place_of(*entry);
+    if (!replaced) bytes += (*other)->bytes();
+    if (replaced || ++count > kMostEntries || bytes > kMostBytes)
+      dropped.splice(dropped.end(), list, other);
+  }
   list.push_front(entry);
-  int64_t bytes = 0;
-  size_t count = 0;
-  list.remove_if([&](const Shared& other) {
-    bytes += other->bytes();
-    return ++count > kMostEntries || bytes > kMostBytes;
-  });
 }
 
 }  // namespace

@@ -31,7 +31,8 @@ struct TreeHit {
 
 struct TreeKernel {
   // Finds all codes that score within the margin of the best, at most `capacity`. -1 if there are
-  // more: then hits[0] has the best score so far. `bounds` is scratch [groups * 16]; `visited` is raised by the number of boxes looked into.
+  // more: then hits[0] has the best score so far. `bounds` is scratch [groups * 16]; `visited` is
+  // raised by the number of boxes looked into.
   int (*search)(const BoxView& boxes, TreeRow row, float* bounds, TreeHit* hits, int capacity,
                 int64_t* visited);
 };

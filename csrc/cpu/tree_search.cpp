@@ -39,7 +39,10 @@ void TreeSearch::search_row(int64_t row, const float* values) {
   TreeHit hits[kCapacity];
   const int found = lookup_.kernel.tree->search(tree_.view(), {values, squared_norm, margin},
                                                 bounds_.data(), hits, kCapacity, &visited_);
-  if (found < 0) return exact_.leave_open(row, hits[0].score - margin);
+  if (found < 0) {
+    visited_ += tree_.boxes();  // the row is still to be settled, at the price of all
+    return exact_.leave_open(row, hits[0].score - margin);
+  }
   if (found == 1) {
     lookup_.codes[row] = hits[0].code;
     return;

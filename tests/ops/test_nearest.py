@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -168,6 +169,49 @@ def test_codebook_may_change_in_place() -> None:
     nearest = reference.nearest_by_definition(x, codebook)
     assert nearest[5] == 1024
     assert torch.equal(ops.nearest(x, codebook), nearest)
+
+
+def test_codebook_written_during_a_lookup_is_not_remembered_wrong() -> None:
+    generator = torch.Generator().manual_seed(11)
+    codebook, new = torch.randn(2, 1 << 15, 32, generator=generator)
+    x = torch.randn(4, 32, generator=generator)
+    want = reference.nearest_by_definition(x, new)
+    for trial in range(12):
+        shared = codebook + trial
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(ops.nearest, x, shared)
+            time.sleep(0.0005 * trial)
+            shared.copy_(new)
+            running.result()
+        assert torch.equal(ops.nearest(x, shared), want)
+
+
+def test_a_forked_child_looks_up_while_its_parent_does() -> None:
+    script = """
+import os, threading, torch
+from vqtok import ops
+torch.set_num_threads(1)
+codebooks = [torch.randn(8, 2) for _ in range(64)]
+x = torch.zeros(1, 2)
+ops.nearest(x, codebooks[0])
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        for codebook in codebooks:
+            ops.nearest(x, codebook)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        ops.nearest(x, codebooks[0])
+        os._exit(0)
+    os.waitpid(child, 0)
+stop.set()
+for thread in threads: thread.join()
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    subprocess.run(command, check=True, timeout=120)
 
 
 def test_equal_codes_far_apart_and_rows_out_of_range(isa: str, method: str) -> None:

@@ -198,3 +198,9 @@ made = quantized.nbytes + codes.nbytes
 assert peak() - before < made + (16 << 20), f"{(peak() - before - made) >> 20} MiB extra"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_residual_that_overflows_is_called_so() -> None:
+    codebooks = [torch.tensor([[-3e38]]), torch.ones(1, 1)]
+    with pytest.raises(ValueError, match=r"leave of x\[0\] is too large"):
+        ops.quantize(torch.tensor([[3e38]]), codebooks)

@@ -92,6 +92,28 @@ def test_dropout_drops_whole_suffixes_of_samples():
         assert 0.15 < used_counts.count(used) / 300 < 0.35
 
 
+def test_frozen_layers_are_dropped_too():
+    quantizer = residual(dropout=1.0).train()
+    for layer in quantizer.layers:
+        layer.eval()
+    x = torch.randn(64, 3, 3)
+    torch.manual_seed(1)
+    dropped = quantizer(x).quantized
+    whole = quantizer.eval()(x).quantized
+    same = (dropped == whole).flatten(1).all(1).float().mean()
+    assert 0.05 < same < 0.6  # one in four draws all codebooks
+
+
+def test_codes_of_leaves_the_modes_of_layers_alone():
+    quantizer = residual().train()
+    quantizer.layers[0].eval()
+    quantizer.codes_of(torch.randn(5, 3))
+    with pytest.raises(ValueError, match="NaN"):
+        quantizer.codes_of(torch.full((5, 3), torch.nan))
+    assert [layer.training for layer in quantizer.layers] == [False, True, True, True]
+    assert quantizer.training
+
+
 def test_dropped_layers_learn_nothing_from_the_sample(monkeypatch):
     """Two samples, the first with one codebook: layer 2 must see the second sample only."""
     x = torch.randn(2, 7, 3)

@@ -192,6 +192,30 @@ def test_metrics_match_their_definitions():
     assert result.metrics["usage"].tolist() == [0.75]
 
 
+@pytest.mark.parametrize("cosine", [False, True])
+def test_latents_too_large_for_float32_sums_touch_no_state(cosine):
+    x, _ = clusters()
+    quantizer = trained(x, cosine=cosine)
+    huge = torch.tensor([[3e38] * 4, [3e38] * 4, [0.0, 1e20, 1.0, -1e20]])
+    alone = trained(x, cosine=cosine)
+    quantizer(torch.cat([x, huge]))
+    alone(torch.cat([x, torch.zeros(3, 4)]), torch.arange(len(x) + 3) < len(x))
+    assert torch.equal(quantizer.embeddings, alone.embeddings)
+    assert torch.equal(quantizer.counts, alone.counts)
+
+
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_the_output_may_be_changed_in_place(learning):
+    quantizer = trained(clusters()[0], learning=learning)
+    gradients = []
+    for change in (torch.relu, torch.relu_):
+        x = clusters(seed=1)[0].requires_grad_(True)
+        result = quantizer.eval()(x * 1.0)
+        (change(result.quantized).sum() + result.losses["commitment"]).backward()
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+
+
 def test_fewer_rows_than_codes():
     quantizer = VectorQuantizer(64, 4).train()
     quantizer(torch.randn(3, 4))

@@ -75,9 +75,7 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64
     if module is None:
         return _unpack_numpy(packed, bits, count)
     codes = np.empty(count, np.int64)
-    module.unpack_bits_cpu(
-        packed.ctypes.data, count, bits, codes.ctypes.data, native.num_threads()
-    )
+    module.unpack_bits_cpu(packed.ctypes.data, count, bits, codes.ctypes.data, native.num_threads())
     return codes
 
 

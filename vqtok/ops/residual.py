@@ -40,7 +40,8 @@ def quantize(
         quantized float32 [N, D], the sum of the chosen rows; codes int64 [N, Q], each in [0, K_q)
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not match, or NaN or Inf (if `check`).
+        ValueError: shapes, dtypes or devices that do not match, or NaN or Inf, in the
+            inputs or in what a codebook leaves (if `check`).
     """
     return cast("tuple[Tensor, Tensor]", torch.ops.vqtok.quantize(x, list(codebooks), check))
 
@@ -78,6 +79,8 @@ def _cpu(x: Tensor, codebooks: Sequence[Tensor], check: bool) -> tuple[Tensor, T
     )
     if check and bad_codebook >= 0:
         raise ValueError(f"codebooks[{bad_codebook}][{bad_code}] holds NaN or Inf")
+    if check and bad_row >= 0 and bool(x[bad_row].isfinite().all()):
+        raise ValueError(f"what the codebooks leave of x[{bad_row}] is too large for float32")
     if check:
         library.refuse_bad(bad_row, -1)
     return quantized, codes

@@ -105,11 +105,13 @@ class Quantizer(nn.Module, ABC):
         Exact where each codebook has its own share of the output (all but the residual and
         multi-scale quantizers, whose sums have no exact inverse: there it quantizes anew).
         """
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
-        codes = self(quantized).codes
-        self.train(training)
-        return codes
+        try:
+            return self(quantized).codes
+        finally:
+            for module, training in modes:
+                module.training = training
 
     def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
         """Start what depends on data (k-means) from this batch, if it has not started yet.

@@ -86,7 +86,8 @@ class ResidualQuantizer(Quantizer):
         layers = [
             layer for layer in self._quantizers()[:used] if isinstance(layer, VectorQuantizer)
         ]
-        if len(layers) == used and all(layer.is_plain for layer in layers):
+        drops = self.training and self.dropout > 0
+        if not drops and len(layers) == used and all(layer.is_plain for layer in layers):
             return self._look_up(latents, mask, layers)
         with torch.autocast(latents.device.type, enabled=False):
             target = zero_masked(latents.float(), mask)

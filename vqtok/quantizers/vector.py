@@ -19,7 +19,7 @@ from vqtok.quantizers.base import (
     new_switch,
 )
 from vqtok.quantizers.codebook import CodebookQuantizer
-from vqtok.quantizers.gradients import GRADIENTS, straight_through
+from vqtok.quantizers.gradients import GRADIENTS
 from vqtok.quantizers.kmeans import code_totals, kmeans
 from vqtok.quantizers.penalties import PENALTIES
 
@@ -133,7 +133,7 @@ class VectorQuantizer(CodebookQuantizer):
             rows = F.normalize(rows, dim=-1)
         points = rows.detach()
         if self.learns:
-            known = _finite(points, valid)
+            known = _moderate(given, valid)
             if not self._is_initialized:
                 self._initialize(points, known)
         table = self.table()
@@ -153,9 +153,6 @@ class VectorQuantizer(CodebookQuantizer):
         if self.cosine:
             codes = ops.nearest_cosine(given, table.detach(), check=check)
             chosen = F.embedding(codes, table)
-        elif self.pass_gradient is straight_through and not table.requires_grad:
-            quantized, found = ops.quantize(rows, [table], check=check)
-            return quantized.detach(), found[:, 0], quantized
         else:
             chosen, found = ops.quantize(given, [table], check=check)
             codes = found[:, 0]
@@ -211,8 +208,8 @@ class VectorQuantizer(CodebookQuantizer):
         check_latents(latents, self.dim, mask)
         if self.learns and not self._is_initialized:
             rows, valid = as_rows(latents.detach(), mask)
-            rows = F.normalize(rows, dim=-1) if self.cosine else rows
-            self._initialize(rows, _finite(rows, valid))
+            known = _moderate(rows, valid)
+            self._initialize(F.normalize(rows, dim=-1) if self.cosine else rows, known)
 
     @torch.no_grad()
     def _initialize(self, rows: Tensor, valid: Tensor | None) -> None:
@@ -262,10 +259,10 @@ class VectorQuantizer(CodebookQuantizer):
         self.embeddings.copy_(F.normalize(embeddings, dim=-1) if self.cosine else embeddings)
 
 
-def _finite(rows: Tensor, valid: Tensor | None) -> Tensor:
-    """bool [N]: the valid rows without NaN or Inf (or so large that their sum overflows)."""
-    finite = rows.sum(dim=-1).isfinite()
-    return finite if valid is None else finite & valid
+def _moderate(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """bool [N]: the valid rows whose sums and squares float32 holds; without NaN and Inf, then."""
+    moderate: Tensor = torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1) < 1e15
+    return moderate if valid is None else moderate & valid
 
 
 def _refresh_initialized(module: nn.Module, _keys: object) -> None:
