@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from vqtok.autoencoders.bottlenecks import GaussianBottleneck, sum_per_sample
 from vqtok.autoencoders.density import LatentDensity
+from vqtok.autoencoders.inputs import check_codes, check_data, check_latents
 from vqtok.autoencoders.precision import at_least_float32
 from vqtok.autoencoders.storage import fingerprint, load_model, read_config, save_model
-from vqtok.errors import DataError
+from vqtok.errors import DataError, UsageError
 from vqtok.nn.masks import zero_padding
 from vqtok.nn.sequence import SequenceDecoder
 from vqtok.quantizers import Quantizer
@@ -42,7 +43,8 @@ class Verbs(nn.Module):
     All of them evaluate: no noise, no corruption, no gradient, in the model's own precision, so
     the same call gives the same result. ``inputs`` are data as they come (the model scales them
     itself): tensors on any device, results are on the model's; or numpy arrays, results are too.
-    ``mask``, bool [B, T], says where sequences have data.
+    ``mask``, bool [B, T], says where sequences have data. Data of another shape, NaN and infinities
+    are refused with a UsageError.
 
     Attributes:
         name: for people.
@@ -64,6 +66,7 @@ class Verbs(nn.Module):
             squeezed = self._model.squeeze(self._latents(part, mask))
             return squeezed.values if squeezed.codes is None else squeezed.codes
 
+        check_data(self._model, inputs, mask)
         return self._in_parts(one, inputs, mask)
 
     def inverse_transform(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -80,6 +83,7 @@ class Verbs(nn.Module):
                 part = bottleneck.embed(part).to(next(self.parameters()).dtype)
             return self._decoded(part, lengths)
 
+        check_codes(self._model, values)
         return self._in_parts(one, values, lengths)
 
     def reconstruct(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -93,6 +97,7 @@ class Verbs(nn.Module):
             made = self._decoded(values, _lengths(self._model, part, mask))
             return made if mask is None else _as_long(made, part.shape[1])
 
+        check_data(self._model, inputs, mask)
         return self._in_parts(one, inputs, mask)
 
     def score_samples(
@@ -125,6 +130,7 @@ class Verbs(nn.Module):
             score = -sum_per_sample(cost, mask)
             return score if squeezed.kl is None else score - sum_per_sample(squeezed.kl)
 
+        check_data(self._model, inputs, mask)
         return self._in_parts(one, inputs, mask)
 
     def sample(self, count: int, *, seed: int = 0, lengths: Tensor | None = None) -> Tensor:
@@ -139,6 +145,8 @@ class Verbs(nn.Module):
         Raises:
             ValueError: the latents' density is not known (see :meth:`fit_density`).
         """
+        if count < 0:
+            raise UsageError(f"count must be at least 0, not {count}")
         generator = torch.Generator().manual_seed(seed)
         bottleneck, density = self._model.bottleneck, self._model.density
         with self._evaluating():
@@ -167,6 +175,8 @@ class Verbs(nn.Module):
         Returns:
             [B, steps, ...]; the ends are the two reconstructions.
         """
+        for each in (first, second):
+            check_data(self._model, each, mask)
         if steps < 2 or first.shape != second.shape:
             raise ValueError(
                 f"interpolation needs at least 2 steps between batches of one shape, not {steps} "
@@ -198,10 +208,12 @@ class Verbs(nn.Module):
         def one(part: Tensor, _second: Tensor | None) -> Tensor:
             return self._decoded(self._model.squeeze(part).values)
 
+        check_latents(self._model, "latents", latents, self._model.bottleneck.dim)
         return self._in_parts(one, latents, None)
 
     def fit_density(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         """Learn where the latents of the training data lie, for :meth:`sample`."""
+        check_data(self._model, inputs, mask)
         latents = self._in_parts(self._latents, inputs, mask)
         self._model.density = LatentDensity.of(latents).to(self.device)
 
