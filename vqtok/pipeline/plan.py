@@ -142,9 +142,19 @@ def make_plan(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """How two sets of options differ, as phrases such as "packing 'bits' instead of 'plain'"."""
+    """How two sets of options differ, as phrases such as "packing 'bits' instead of 'plain'".
+
+    Of another tokenizer its name and kind say enough.
+    """
+    if old.get("tokenizer") != new.get("tokenizer"):
+        return [f"tokenizer {_tokenizer(new)} instead of {_tokenizer(old)}"]
     return [
         f"{key} {new.get(key)!r} instead of {old[key]!r}"
         for key in old
         if key in new and old[key] != new[key]
     ]
+
+
+def _tokenizer(options: Mapping[str, Any]) -> str:
+    name, fingerprint = options.get("tokenizer_name"), str(options.get("tokenizer"))
+    return f"{name!r} ({options.get('modality')}, {fingerprint[:12]})"

@@ -258,7 +258,9 @@ class Trainer:
         torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
 
     def _report_not_finite(self, where: str) -> None:
-        advice = "start again with a lower --learning-rate or with --no-autocast"
+        advice = "start again with a lower --learning-rate"
+        if self.config.autocast:
+            advice += " or with --no-autocast"
         if self.out is not None and (self.out / CHECKPOINT_NAME).exists():
             advice = (
                 f"the last checkpoint is intact: start a new run from it with --init {self.out}, "
