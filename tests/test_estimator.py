@@ -84,3 +84,11 @@ def test_a_model_to_start_from_is_not_changed(digits):
     assert estimator.transform(X[:3]).shape == (3, 4)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_wrong_share_is_refused_before_training(share):
+    estimator = AutoencoderEstimator(contamination=share)
+    with pytest.raises(ValueError, match="contamination must be in"):
+        estimator.fit(np.random.default_rng(0).normal(size=(30, 4)))
+    assert not hasattr(estimator, "model_")

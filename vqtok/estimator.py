@@ -27,7 +27,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vqtok.autoencoders import Autoencoder, variant
-from vqtok.training.fit import default_config, fit
+from vqtok.training.fit import check_contamination, default_config, fit
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +80,7 @@ class AutoencoderEstimator(
 
     def fit(self, X: Any, y: Any = None) -> AutoencoderEstimator:
         """Train on X [N, ...]; y is ignored."""
+        check_contamination(self.contamination)
         samples = self._validated(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         config = default_config(

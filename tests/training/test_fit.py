@@ -171,6 +171,55 @@ def test_data_that_are_none():
         variant("vea", (6,))
 
 
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
+def test_a_wrong_share_is_refused_before_training(share, tmp_path):
+    with pytest.raises(UsageError, match=r"contamination must be in \(0, 1\)"):
+        fit("vanilla", blobs(), contamination=share, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_sample_is_too_few():
+    with pytest.raises(UsageError, match="1 sample: at least 2"):
+        fit("vanilla", blobs(1))
+
+
+def test_pca_is_named_after_the_components_it_has():
+    fitted = fit("vanilla", blobs()[:, :2], default_config(steps=1), code_size=8)
+    assert [score.name for score in fitted.scores] == ["vanilla", "PCA, 2 components", "mean"]
+    assert [score.code_size for score in fitted.scores] == [8, 2, 0]
+    fitted = fit("vanilla", blobs(), default_config(steps=1), code_size=1)
+    assert fitted.scores[1].name == "PCA, 1 component"
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "message"),
+    [
+        ("vae", "beta", -3, "a number of at least 0, not -3"),
+        ("vae", "beta", float("nan"), "a number of at least 0, not nan"),
+        ("vae", "warmup", -1, "a whole number of at least 0"),
+        ("vqvae", "codebook_size", 1, "a whole number of at least 2, not 1"),
+        ("vqvae", "codebook_size", 2.5, "a whole number of at least 2, not 2.5"),
+        ("vanilla", "code_size", "abc", "a whole number of at least 1, not 'abc'"),
+        ("vanilla", "code_size", True, "a whole number of at least 1, not True"),
+        ("vanilla", "hidden", 0, "whole numbers of at least 1, such as"),
+        ("vanilla", "hidden", [8, 0], "whole numbers of at least 1, such as"),
+        ("vanilla", "hidden", "abc", "whole numbers of at least 1, such as"),
+        ("vanilla", "stack", 3, "a name, not 3"),
+        ("vanilla", "stack", None, "a name, not None"),
+        ("denoising", "corruption", "zz", "a number of at least 0, not 'zz'"),
+        ("seq2seq-rnn", "latents", "many", "a whole number of at least 1, not 'many'"),
+    ],
+)
+def test_settings_of_a_wrong_type_or_out_of_range(name, setting, value, message):
+    with pytest.raises(ValueError, match=f"{setting} must be {message}"):
+        variant(name, (6, 2) if name.startswith("seq2seq") else (6,), **{setting: value})
+
+
+def test_settings_at_their_least_are_taken():
+    assert variant("vqvae", (6,), codebook_size=np.int64(2)).bottleneck.codebook_sizes == (2,)
+    assert variant("vae", (6,), beta=0, warmup=0, hidden=()).loss_weights == {"kl": 0}
+
+
 def test_options_mix():
     model = variant("vqvae", (1, 12, 12), stack="conv", noise=0.3, hidden=(4, 8), code_size=4)
     assert model.corruption.config == {"type": "gaussian", "scale": 0.3}

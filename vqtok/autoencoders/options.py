@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args
 
 from vqtok.autoencoders.corruptions import Corruption, GaussianNoise, Masking
 from vqtok.autoencoders.likelihoods import LIKELIHOODS, Likelihood
@@ -45,6 +49,45 @@ class Options:
             raise ValueError(f"scaling must be standardize, span or none, not {self.scaling!r}")
         if self.noise and self.masked:
             raise ValueError("choose noise or masked, not both")
+
+
+# The least that whole numbers may be, where that is not 1.
+_LEAST = {"codebook_size": 2, "warmup": 0}
+
+
+def check_settings(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """ValueError unless each setting is of its type and in range.
+
+    Args:
+        settings: by name.
+        hints: the type of each: whole numbers count from 1, other numbers from 0.
+    """
+    for name, value in settings.items():
+        kinds = get_args(hints[name]) or (hints[name],)
+        if value is None and NoneType in kinds:
+            continue
+        if str in kinds:
+            wanted = None if isinstance(value, str) else "a name"
+        elif int in kinds:
+            least = _LEAST.get(name, 1)
+            wanted = None if _is_whole(value, least) else f"a whole number of at least {least}"
+        elif float in kinds:
+            wanted = None if _is_amount(value) else "a number of at least 0"
+        else:
+            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            whole = listed and all(_is_whole(each, 1) for each in value)
+            wanted = None if whole else "whole numbers of at least 1, such as [64, 32]"
+        if wanted is not None:
+            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_amount(value: Any) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and math.isfinite(value) and float(value) >= 0
 
 
 def scaling_of(shape: Shape, options: Options) -> Scaling | None:

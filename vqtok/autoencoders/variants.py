@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
-from typing import Any
+from typing import Any, get_type_hints
 
 from vqtok.autoencoders.autoencoder import Autoencoder
 from vqtok.autoencoders.bottlenecks import (
@@ -21,7 +21,14 @@ from vqtok.autoencoders.bottlenecks import (
     TopK,
 )
 from vqtok.autoencoders.corruptions import Corruption, GaussianNoise
-from vqtok.autoencoders.options import Options, Shape, corruption_of, likelihood_of, scaling_of
+from vqtok.autoencoders.options import (
+    Options,
+    Shape,
+    check_settings,
+    corruption_of,
+    likelihood_of,
+    scaling_of,
+)
 from vqtok.autoencoders.penalties import (
     L1,
     AuxK,
@@ -219,6 +226,7 @@ def variant(name: str, shape: Sequence[int], **settings: Any) -> Autoencoder:
     unknown = sorted(settings.keys() - known.keys())
     if unknown:
         raise ValueError(f"{name} has no setting {unknown[0]!r}, expected one of {sorted(known)}")
+    check_settings(settings, get_type_hints(Options) | get_type_hints(VARIANTS[name]))
     shared = {field.name for field in fields(Options)}
     options = Options(**{key: value for key, value in settings.items() if key in shared})
     own = {key: value for key, value in settings.items() if key not in shared}

@@ -112,7 +112,10 @@ def fit(
         UsageError: the data are not such, or do not fit the model.
         ValueError: a setting is unknown or out of range.
     """
+    check_contamination(contamination)
     samples = as_samples(data)
+    if len(samples) < 2:
+        raise UsageError("there is nothing to learn from 1 sample: at least 2 are needed")
     if isinstance(model, str):
         name = name or model
         model = variant(model, samples.shape[1:], **settings)
@@ -229,18 +232,30 @@ def compare(
             None if held_out is None or other is None else own(held_out, other),
         )
     ]
-    for name, components in ((f"PCA, {size} components", size), ("mean", 0)):
+    for components in (size, 0):
         simple = PCA.fit(known, components)
         rest = None if other is None else fraction(simple.reconstruct(other), other)
-        code = min(components, len(simple.axes))
-        scores.append(Score(name, code, fraction(simple.reconstruct(known), known), rest))
+        name = pca_name(len(simple.axes)) if components else "mean"
+        scores.append(
+            Score(name, len(simple.axes), fraction(simple.reconstruct(known), known), rest)
+        )
     return Fitted(model, tuple(scores), _memorises(scores[0], scores[1]), log)
+
+
+def pca_name(components: int) -> str:
+    """What PCA is called beside a model."""
+    return f"PCA, {components} component{'s' if components != 1 else ''}"
+
+
+def check_contamination(contamination: float | None) -> None:
+    """UsageError unless it is a share, or None."""
+    if contamination is not None and not 0 < contamination < 1:
+        raise UsageError(f"contamination must be in (0, 1), not {contamination}")
 
 
 def calibrate(model: Autoencoder, samples: Tensor, contamination: float) -> None:
     """Set ``model.threshold`` so that a share of the samples scores below it."""
-    if not 0 < contamination < 1:
-        raise UsageError(f"contamination must be in (0, 1), not {contamination}")
+    check_contamination(contamination)
     scores = model.score_samples(samples).double()
     model.threshold = float(scores.quantile(contamination))
 

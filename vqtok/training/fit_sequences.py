@@ -23,7 +23,7 @@ from vqtok.training.autoencoding import AutoencodingTask
 from vqtok.training.baselines import PCA, code_size
 from vqtok.training.by_length import LengthScore, by_length, length_table
 from vqtok.training.config import TrainConfig
-from vqtok.training.fit import default_config
+from vqtok.training.fit import check_contamination, default_config, pca_name
 from vqtok.training.sequences import SequenceData
 from vqtok.training.task import Inputs, Outcome
 from vqtok.training.trainer import Trainer
@@ -114,10 +114,9 @@ def fit_sequences(
         UsageError: the data are not sequences of one kind, or do not fit the model.
         ValueError: a setting is unknown or out of range.
     """
+    check_contamination(contamination)
     sequences, text = as_sequences(data)
     config = config or default_config(clip=1.0)
-    if contamination is not None and not 0 < contamination < 1:
-        raise UsageError(f"contamination must be in (0, 1), not {contamination}")
     if length is None:
         longest = max(map(len, sequences))
         length = longest if len(sequences) > 1 else min(longest, _DEFAULT_LENGTH)
@@ -256,7 +255,7 @@ def _errors(model: Autoencoder, known: Inputs, scored: Inputs) -> dict[str, floa
     simple = PCA.fit(fit, size)
     return {
         model.name: unexplained(own),
-        f"PCA, {len(simple.axes)} components": unexplained(simple.reconstruct(target)),
+        pca_name(len(simple.axes)): unexplained(simple.reconstruct(target)),
         "mean": unexplained(PCA.fit(fit, 0).reconstruct(target)),
     }
 
