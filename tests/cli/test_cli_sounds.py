@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 
 from vqtok.cli import main
 from vqtok.media import read_audio, scan_sources, write_audio, write_image
@@ -167,3 +169,23 @@ def test_inspect_shows_a_config_once(capsys) -> None:
     text = capsys.readouterr().out
     assert text.count('"quantizer"') == 1
     assert "  training        {" in text
+
+
+def test_clipped_values_are_told(audio_folder, tmp_path, capsys) -> None:
+    from vqtok.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(audio_folder)
+    loud = np.random.default_rng(0).uniform(-1, 1, (1, 4_000)).astype(np.float32) * 30
+    soundfile.write(tmp_path / "loud.wav", loud.T, 24_000, subtype="FLOAT")
+    tokens, out = str(tmp_path / "tokens"), str(tmp_path / "out")
+    encode = ["encode", str(tmp_path / "loud.wav"), tokens, "--tokenizer", audio_folder]
+    assert main(encode) == 0
+    codes = tokenizer.encode(torch.from_numpy(loud)[None])
+    decoded = tokenizer.decode(codes, samples=4_000)
+    expected = int((decoded.abs() > 1).sum())
+    assert expected > 0
+    capsys.readouterr()
+    assert main(["decode", tokens, out, "--tokenizer", audio_folder, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["clipped"] == expected
+    assert f"{expected:,} values of 1 sound beyond full scale clipped\n" in captured.err

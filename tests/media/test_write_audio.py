@@ -113,3 +113,13 @@ def test_wrong_arguments(tmp_path) -> None:
             write_audio(tmp_path / "a.wav", wrong, 8000)
     with pytest.raises(VqtokError, match=r"gone.a\.wav: cannot write the sound: No such file"):
         write_audio(tmp_path / "gone" / "a.wav", NOISE, 8000)
+
+
+@pytest.mark.parametrize("kind", ["wav", "ogg"])
+def test_clipped_values_are_counted(tmp_path, kind) -> None:
+    samples = np.array([[0, 1, -1, 1.5, -7], [0.2, 0.3, 1.01, 0, 0]], np.float32)
+    with AudioWriter(tmp_path / "a", 8000, 2, kind) as writer:
+        writer.write(samples[:, :4])
+        assert writer.clipped == 2
+        writer.write(samples[:, 4:])
+    assert writer.clipped == 3

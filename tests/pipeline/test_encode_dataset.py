@@ -116,7 +116,11 @@ def test_a_finished_dataset_without_a_shard_is_not_complete(
 
 
 OTHER = [
-    ({"fingerprint": "99"}, {}, r"tokenizer 'toy' \(image, 99\) instead of 'toy' \(image, 7070\w{8}\)(;|$)"),
+    (
+        {"fingerprint": "99"},
+        {},
+        r"tokenizer 'toy' \(image, 99\) instead of 'toy' \(image, 7070\w{8}\)(;|$)",
+    ),
     ({}, {"packing": "plain"}, "packing 'plain' instead of 'bits'"),
     ({}, {"num_codebooks": 1}, r"codebook_sizes \[16\] instead of \[16, 50\]"),
     ({}, {"shard_size": 4}, r"shard_size 4 instead of 3|another shard size"),

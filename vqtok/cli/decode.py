@@ -15,6 +15,7 @@ from vqtok.cli.common import (
     plural,
     positive,
     progress_bar,
+    say,
     say_each,
     show,
 )
@@ -101,8 +102,12 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     say_each("not decoded", report.failures)
+    if report.clipped:
+        values, sounds = sum(report.clipped), plural(len(report.clipped), "sound")
+        say(f"{plural(values, 'value')} of {sounds} beyond full scale clipped")
     if args.json:
         facts = {"out": str(args.out), "decoded": report.decoded, "failures": report.failures}
+        facts["clipped"] = sum(report.clipped)
         print(json.dumps(facts))
     else:
         noun = NOUNS[tokens.header.modality]

@@ -45,6 +45,9 @@ class AudioWriter:
         quality: 1 to 100 for ``ogg``, ``opus`` and ``mp3``. Default: libsndfile's own.
         length: samples per channel, if known, to tell whether the file will be long.
 
+    Attributes:
+        clipped: values (samples times channels) beyond full scale that were written so far.
+
     Raises:
         UsageError: an unknown format, or a rate or number of channels that it cannot hold.
         VqtokError: the file cannot be written.
@@ -75,6 +78,7 @@ class AudioWriter:
                 raise UsageError(f"quality must be 1 to 100, not {quality}")
             options = {"compression_level": 1 - quality / 100}
         self.path = Path(path)
+        self.clipped = 0
         self._exact = subtype == "PCM_16"
         self._stack = ExitStack()
         try:
@@ -102,6 +106,7 @@ class AudioWriter:
     def write(self, samples: Samples) -> None:
         """Append float32 [C, n]; full scale is 1, what is beyond is clipped."""
         frames = np.asarray(samples, np.float32).T
+        self.clipped += int(np.count_nonzero(np.abs(frames) > 1))
         if self._exact:
             data = np.rint(frames * 32768).clip(-32768, 32767).astype(np.int16)
         else:

@@ -15,7 +15,7 @@ from vqtok.tokens import TokenReader
 if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
 
-Decode = Callable[..., Generator[str | None, None, None]]
+Decode = Callable[..., Generator[int | str, None, None]]
 
 DECODERS: dict[str, tuple[Decode, tuple[str, ...]]] = {
     "image": (images.decode_images, images.FORMATS),
@@ -26,10 +26,16 @@ DECODERS: dict[str, tuple[Decode, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """``decoded``: number of files written. ``failures``: one message per sample that is lost."""
+    """What came of a run.
+
+    ``decoded``: number of files written. ``failures``: one message per sample that is lost.
+    ``clipped``: values beyond full scale, which no file of sound holds, for each of the sounds that
+    have any.
+    """
 
     decoded: int
     failures: tuple[str, ...]
+    clipped: tuple[int, ...] = ()
 
 
 def decode_dataset(
@@ -81,14 +87,16 @@ def decode_dataset(
         num_codebooks=num_codebooks,
         workers=workers,
     )
-    failures = []
+    failures, clipped = [], []
     with closing(results):
-        for failure in results:
-            if failure is not None:
-                failures.append(failure)
+        for result in results:
+            if isinstance(result, str):
+                failures.append(result)
+            elif result:
+                clipped.append(result)
             if progress is not None:
                 progress(1)
-    return DecodeReport(len(tokens) - len(failures), tuple(failures))
+    return DecodeReport(len(tokens) - len(failures), tuple(failures), tuple(clipped))
 
 
 def check_tokenizer(tokens: TokenReader, tokenizer: Tokenizer) -> None:

@@ -55,13 +55,13 @@ def decode_images(
     quality: int | None,
     num_codebooks: int | None,
     workers: int,
-) -> Generator[str | None, None, None]:
-    """Write every sample below ``out``; for each None, or why it is lost.
+) -> Generator[int | str, None, None]:
+    """Write every sample below ``out``; for each 0, or why it is lost.
 
     ``workers`` threads compress and write while the model runs in the calling thread.
     """
 
-    def write(picture: _Picture | str) -> str | None:
+    def write(picture: _Picture | str) -> int | str:
         return picture if isinstance(picture, str) else picture.write(out, file_format, quality)
 
     pictures = _pictures(tokens, tokenizer, Namer(f".{file_format}"), num_codebooks)
@@ -98,14 +98,14 @@ class _Picture:
     name: str
     pixels: NDArray[np.uint8]
 
-    def write(self, out: Path, file_format: str, quality: int | None) -> str | None:
+    def write(self, out: Path, file_format: str, quality: int | None) -> int | str:
         """Write it; returns why it cannot be, where that is the fault of this sample alone."""
         try:
             path = make_parents(out, self.name)
             write_image(path, self.pixels, file_format, quality)
         except (DataError, UsageError) as error:
             return f"{self.where}: {error}"
-        return None
+        return 0
 
 
 def _pictures(

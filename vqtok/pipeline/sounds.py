@@ -65,21 +65,20 @@ def decode_sounds(
     quality: int | None,
     num_codebooks: int | None,
     workers: int,
-) -> Generator[str | None, None, None]:
-    """Write every sample below ``out``; for each None, or why it is lost.
+) -> Generator[int | str, None, None]:
+    """Write every sample below ``out``; for each how many values were clipped, or why it is lost.
 
     ``workers`` files are written at a time; the model runs in as many threads as torch has.
     """
     stop = threading.Event()
 
-    def write(recording: _Recording | str) -> str | None:
+    def write(recording: _Recording | str) -> int | str:
         if isinstance(recording, str):
             return recording
         try:
-            recording.write(out, tokenizer, file_format, quality, stop)
+            return recording.write(out, tokenizer, file_format, quality, stop)
         except (DataError, UsageError) as error:
             return f"{recording.where}: {error}"
-        return None
 
     namer = Namer(f".{file_format}", "audio")
     recordings = _recordings(tokens, tokenizer, namer, num_codebooks)
@@ -137,8 +136,11 @@ class _Recording:
         file_format: str,
         quality: int | None,
         stop: threading.Event,
-    ) -> None:
-        """Decode it into its file; DataError or UsageError where the sample is at fault."""
+    ) -> int:
+        """Decode it into its file; returns how many values were clipped.
+
+        DataError or UsageError where the sample is at fault.
+        """
         import torch
 
         frames, channels, used = self.codes.shape
@@ -156,6 +158,7 @@ class _Recording:
                 writer.write(stream.finish(self.samples).numpy())
             except ValueError as error:
                 raise DataError(str(error)) from error
+        return writer.clipped
 
 
 def _weight(recording: _Recording | str) -> int:
