@@ -79,7 +79,7 @@ def test_lines_of_a_text(tmp_path, capsys):
     [
         (["--set", "depth=3"], "has no setting 'depth'"),
         (["--set", "depth"], "write NAME=VALUE"),
-        (["--set", "code_size=-1"], "must be positive"),
+        (["--set", "code_size=-1"], "code_size must be a whole number of at least 1, not -1"),
         (["--set", "likelihood=poisson"], "unknown likelihood"),
         (["--init", "photo"], "--init belongs to tokenizers"),
         (["--adversary"], "--adversary belongs to tokenizers, not to vanilla"),
