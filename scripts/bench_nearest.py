@@ -340,10 +340,12 @@ def table(entries: list[dict[str, Any]]) -> str:
         else:
             other = results[rival]["ms"]
             row += [f"{rival} {other:.3g}", f"{other / ours['ms']:.1f}"]
-        share = 100 * gflops(entry, "vqtok float32") / entry["peak_gflops"]
+        plain, share = "vqtok float32", "-"
+        if plain in results:
+            share = f"{100 * gflops(entry, plain) / entry['peak_gflops']:.0f}"
         wrong = max((r["wrong"] for n, r in results.items() if not n.startswith(OURS)), default=0)
         matrix = f"{results['cdist']['extra_mib']:.0f}" if "cdist" in results else "-"
-        row += [f"{share:.0f}", f"{ours['wrong']}, {wrong}", f"{ours['extra_mib']:.1f}, {matrix}"]
+        row += [share, f"{ours['wrong']}, {wrong}", f"{ours['extra_mib']:.1f}, {matrix}"]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
