@@ -65,11 +65,14 @@ aarch64-tests: $(READY)
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
 
-# torch goes first and alone, so that nothing else decides which one is installed.
+# torch goes first and alone, so that nothing else decides which one is installed. litdata and
+# mosaicml-streaming ask for another numpy, transformers and torchvision, and for four clouds; the
+# tests read exported datasets with them, which needs none of these.
 $(READY): constraints.txt pyproject.toml setup.py $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps litdata mosaicml-streaming
 	touch $@
 
 clean:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,3 +60,17 @@ def encoded(toy: ModuleType, photos: Path, tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("encoded") / "tokens"
     toy.encode(str(photos), str(out))
     return out
+
+
+@pytest.fixture(scope="session")
+def run_toy():
+    """Runs toy.py as a program; returns what it prints last."""
+
+    def run(*arguments: object) -> Any:
+        script = Path(__file__).with_name("toy.py")
+        command = [sys.executable, script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run

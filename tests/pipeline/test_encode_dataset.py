@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -226,15 +224,7 @@ def test_a_part_without_its_shard_is_done_again(
     assert folder_contents(out) == folder_contents(encoded)
 
 
-def run_toy(*arguments: object) -> dict:
-    script = Path(__file__).with_name("toy.py")
-    command = [sys.executable, script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_a_crash_at_any_step_loses_nothing(photos, toy, tmp_path, folder_contents) -> None:
+def test_a_crash_at_any_step_loses_nothing(run_toy, photos, toy, tmp_path, folder_contents) -> None:
     photos = photos / "day 0"
     toy.encode(str(photos), str(tmp_path / "undisturbed"))
     wanted = folder_contents(tmp_path / "undisturbed")
@@ -244,14 +234,14 @@ def test_a_crash_at_any_step_loses_nothing(photos, toy, tmp_path, folder_content
         assert folder_contents(tmp_path / f"out-{number}") == wanted, f"crash at step {number}"
 
 
-def test_kill_at_random_moments(photos, encoded, tmp_path, folder_contents) -> None:
+def test_kill_at_random_moments(run_toy, photos, encoded, tmp_path, folder_contents) -> None:
     kills = run_toy(photos, tmp_path / "out", "kill", 3)
     assert sum(kills) > 0
     for number in range(3):
         assert folder_contents(tmp_path / f"out-{number}") == folder_contents(encoded)
 
 
-def test_a_full_disk_is_an_error(photos, encoded, tmp_path, folder_contents, toy) -> None:
+def test_a_full_disk_is_an_error(run_toy, photos, encoded, tmp_path, folder_contents, toy) -> None:
     """The largest shard does not fit; nothing half-written counts as done."""
     sizes = [path.stat().st_size for path in encoded.glob("*.safetensors")]
     error = run_toy(photos, tmp_path / "out", "small", max(sizes) - 1)
@@ -262,7 +252,7 @@ def test_a_full_disk_is_an_error(photos, encoded, tmp_path, folder_contents, toy
     assert folder_contents(tmp_path / "out") == folder_contents(encoded)
 
 
-def test_a_read_only_output_is_an_error(photos) -> None:
+def test_a_read_only_output_is_an_error(run_toy, photos) -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
         os.chmod(folder, 0o555)
         error = run_toy(photos, Path(folder, "out"), "nobody")
@@ -375,7 +365,7 @@ def test_write_shard_is_the_only_writer_of_shards(toy, photos, tmp_path, monkeyp
         write_shard(*arguments)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vqtok.pipeline.encode.write_shard", broken)
+    monkeypatch.setattr("vqtok.pipeline.task.write_shard", broken)
     with pytest.raises(OSError, match="No space left"):
         toy.encode(str(photos), str(tmp_path / "out"))
     assert not list((tmp_path / "out/.vqtok").glob("part-*"))

@@ -5,26 +5,37 @@
 ``crash``: encodes again and again, each time in a fork that exits without any clean-up at the n-th
 thing it does to a file below OUT, for n = 1, 2, ..., until one run finishes.
 ``kill TIMES``: the same with SIGKILL after random delays.
+``crash-last``: as ``crash``, but half of the job is done: the run does the other one and merges.
+``ranks SIZE KILLS``: SIZE processes at once share the job; they are killed KILLS times at random
+moments and started again.
+``processes COUNT KILLS``: one job of COUNT processes; the first KILLS times that they begin to
+encode, they are killed.
+``ray COUNT KILLS``: the same with Ray actors.
 ``small BYTES``: encodes once where no file can grow beyond that.
 ``nobody``: encodes once without the rights of root.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import random
 import resource
 import signal
 import sys
+import tempfile
 import time
 
 import numpy as np
 import torch
 from PIL import Image
 
+from vqtok.errors import VqtokError
 from vqtok.media import list_sources
-from vqtok.pipeline import encode_dataset, make_plan
+from vqtok.pipeline import Processes, Share, encode_dataset, make_plan
+from vqtok.pipeline.on_ray import OnRay
 
 Image.init()  # once, before any fork
 
@@ -39,6 +50,20 @@ class ToyTokenizer:
     num_codebooks = 2
     downsample = 8
     device = torch.device("cpu")
+
+    @classmethod
+    def deadly(cls, marks: str, kills: int) -> ToyTokenizer:
+        """One that kills its process while there are fewer than ``kills`` files in ``marks``."""
+        tokenizer = cls()
+        tokenizer.encode = functools.partial(cls._encode_or_die, tokenizer, marks, kills)
+        return tokenizer
+
+    def _encode_or_die(self, marks: str, kills: int, *args, **options) -> torch.Tensor:
+        for number in range(kills):
+            with contextlib.suppress(FileExistsError):
+                open(f"{marks}/{number}", "x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return ToyTokenizer.encode(self, *args, **options)
 
     def encode(self, images: torch.Tensor, num_codebooks: int | None = None) -> torch.Tensor:
         pixels = images.numpy().astype(np.int64)
@@ -62,8 +87,9 @@ def encode(source: str, out: str, **options: object) -> None:
     """Encode in shards of three inputs."""
     tokenizer = ToyTokenizer()
     workers = options.pop("workers", 2)
+    running = {key: options.pop(key) for key in ("share", "engine") if key in options}
     plan = make_plan(list_sources(source), tokenizer, **{"shard_size": 3, **options})
-    encode_dataset(plan, tokenizer, out, workers=workers)
+    encode_dataset(plan, tokenizer, out, workers=workers, **running)
 
 
 def encode_as_nobody(source: str, out: str) -> None:
@@ -76,14 +102,14 @@ def encode_as_nobody(source: str, out: str) -> None:
     encode_dataset(plan, tokenizer, out)
 
 
-def in_fork(work, *arguments) -> int:
+def in_fork(work, *arguments, **options) -> int:
     """Run ``work`` in a fork, which the caller may kill; returns its process id."""
     child = os.fork()
     if child:
         return child
     status = 1
     try:
-        work(*arguments)
+        work(*arguments, **options)
         status = 0
     except OSError as error:
         print(json.dumps({"errno": error.errno, "message": str(error)}), flush=True)
@@ -95,7 +121,7 @@ def status_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def encode_until(limit: int, source: str, out: str) -> None:
+def encode_until(limit: int, source: str, out: str, **options: object) -> None:
     """Encode, but be gone at the ``limit``-th event below ``out``."""
     seen = 0
 
@@ -110,7 +136,35 @@ def encode_until(limit: int, source: str, out: str) -> None:
                 os._exit(9)
 
     sys.addaudithook(watch)
-    encode(source, out)
+    encode(source, out, **options)
+
+
+def crash_at_every_step(source: str, out: str, *, shared: bool) -> int:
+    """Encode into out-1, out-2, ..., each crashed once at a later step, then again; count them."""
+    runs = 0
+    options = {"share": Share(1, 2), "shard_size": 4} if shared else {}
+    while True:
+        runs += 1
+        fresh = f"{out}-{runs}"
+        if shared:
+            encode(source, fresh, **{**options, "share": Share(0, 2)})
+        if status_of(in_fork(encode_until, runs, source, fresh, **options)) == 0:
+            return runs - 1
+        assert status_of(in_fork(encode, source, fresh, **options)) == 0
+
+
+def kill_ranks(source: str, out: str, size: int, kills: int) -> None:
+    """Run processes that share a job, kill one at a time and start it again."""
+    delays = random.Random(0)
+    shares = [Share(rank, size) for rank in range(size)]
+    children = [in_fork(encode, source, out, share=share) for share in shares]
+    for _ in range(kills):
+        time.sleep(delays.uniform(0, 0.05))
+        rank = delays.randrange(size)
+        os.kill(children[rank], signal.SIGKILL)
+        status_of(children[rank])
+        children[rank] = in_fork(encode, source, out, share=shares[rank])
+    assert [status_of(child) for child in children] == [0] * size
 
 
 def kill_until_done(source: str, out: str, seed: int) -> int:
@@ -126,15 +180,23 @@ def kill_until_done(source: str, out: str, seed: int) -> int:
 
 
 def main(source: str, out: str, mode: str, *rest: str) -> None:
-    if mode == "crash":
-        runs = 0
-        while True:
-            runs += 1
-            fresh = f"{out}-{runs}"
-            if status_of(in_fork(encode_until, runs, source, fresh)) == 0:
-                break
-            assert status_of(in_fork(encode, source, fresh)) == 0
-        print(json.dumps({"crashes": runs - 1}))
+    if mode.startswith("crash"):
+        crashes = crash_at_every_step(source, out, shared=mode == "crash-last")
+        print(json.dumps({"crashes": crashes}))
+    elif mode == "ranks":
+        kill_ranks(source, out, int(rest[0]), int(rest[1]))
+        print(json.dumps({}))
+    elif mode in ("processes", "ray"):
+        count, kills = int(rest[0]), int(rest[1])
+        marks = tempfile.mkdtemp(dir=os.path.dirname(out))
+        load = functools.partial(ToyTokenizer.deadly, marks, kills)
+        engine = (Processes if mode == "processes" else OnRay)(load, count)
+        try:
+            encode(source, out, engine=engine)
+        except VqtokError as error:
+            print(json.dumps({"error": str(error)}))
+        else:
+            print(json.dumps({"kills": len(os.listdir(marks))}))
     elif mode == "kill":
         print(json.dumps([kill_until_done(source, f"{out}-{i}", i) for i in range(int(rest[0]))]))
     elif mode == "small":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqtok.cli.common import (
     DEFAULT_TOKENIZERS,
     NOUNS,
-    SHOWN_ERRORS,
     add_job_arguments,
     load_tokenizer,
     plural,
@@ -18,13 +17,12 @@ from vqtok.cli.common import (
     progress_bar,
     say,
     say_each,
-    show,
 )
+from vqtok.cli.jobs import everywhere, local_device, make_engine, report_dataset
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
     from vqtok.media import Listing
-    from vqtok.pipeline import EncodeReport
 
 HELP = "encode images or sounds into a token dataset"
 INTERRUPTED = "run the same command again to go on from here"
@@ -36,6 +34,10 @@ examples:
   vqtok encode mixed/ sounds/ --tokenizer audio
   vqtok encode 'shards/*.tar' tokens/ --num-codebooks 2 --shard-size 5000
   vqtok encode list.txt tokens/ --tokenizer runs/mine --pack plain
+  vqtok encode photos/ tokens/ --processes 8
+  torchrun --nproc-per-node 8 --no-python vqtok encode photos/ tokens/ --device cuda
+  sbatch --array=0-63 --wrap 'vqtok encode photos/ tokens/'
+  vqtok encode photos/ tokens/ --engine ray
 
 Images and sounds (wav, flac, ogg, opus, mp3, ...; with PyAV also m4a and video files) are found by
 their extensions. A dataset holds one kind, that of its tokenizer: where SRC has both, --tokenizer
@@ -45,6 +47,10 @@ OUT becomes a folder of safetensors files and a manifest. Inputs that cannot be 
 OUT/errors.jsonl and make the exit code 1; the dataset is complete without them. A list or a .tar
 that is missing, truncated or damaged itself is refused before anything is written. The same command
 always gives the same bytes, whatever the number of workers and however often it was killed.
+
+Started by torchrun or as a SLURM array job, each process encodes its share of the shards, and the
+last one to be done makes the dataset; OUT must be on a file system that all share. A job may go on
+with another number of processes.
 """
 
 
@@ -79,20 +85,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="inputs per file (default: 1000 images or 100 sounds)",
     )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="processes that encode, each with the model in memory; a share of the cores each "
+        "(default: 1; with ray as many as the cluster holds)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="local: this machine; ray: actors on a Ray cluster, that of RAY_ADDRESS or one of its "
+        "own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share",
+        metavar="I/N",
+        help="encode the share of process I of N only, counted from 0; all: everything (default: "
+        "what torchrun or SLURM array say)",
+    )
     add_job_arguments(parser, "read files")
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode; prints what came of it."""
     from vqtok.media import scan_sources
-    from vqtok.pipeline import encode_dataset, make_plan
+    from vqtok.pipeline import Share, encode_dataset, make_plan
 
+    share = Share.of_environment() if args.share is None else Share.parse(args.share)
+    device = local_device(args.device)
     tokenizer = None
     if args.tokenizer is not None:
-        tokenizer = load_tokenizer(args.tokenizer, args.device)
+        tokenizer = load_tokenizer(args.tokenizer, device)
     listing = scan_sources(args.source, tokenizer.modality if tokenizer else None)
+    name = args.tokenizer or _default_tokenizer(args.source, listing)
     if tokenizer is None:
-        tokenizer = load_tokenizer(_default_tokenizer(args.source, listing), args.device)
+        tokenizer = load_tokenizer(name, device)
     if listing.skipped:
         kinds = ", ".join(
             f"{count} {ext or 'without extension'}" for ext, count in listing.skipped.items()
@@ -105,11 +134,20 @@ def run(args: argparse.Namespace) -> int:
         packing=args.pack,
         shard_size=args.shard_size,
     )
-    with progress_bar(len(plan.sources), "encode") as progress:
-        report = encode_dataset(plan, tokenizer, args.out, workers=args.workers, progress=progress)
+    engine = make_engine(args, partial(load_tokenizer, everywhere(name), device), device)
+    total = sum(len(plan.task_sources(task)) for task in share.tasks(plan.num_tasks))
+    with progress_bar(total, "encode") as progress:
+        report = encode_dataset(
+            plan,
+            tokenizer,
+            args.out,
+            workers=args.workers,
+            progress=progress,
+            engine=engine,
+            share=share,
+        )
     say_each("noted", report.notes.lines())
-    _print(report, args.out, args.json)
-    return 1 if report.manifest.errors else 0
+    return report_dataset(report, args.out, share, args.json)
 
 
 def _default_tokenizer(source: str, listing: Listing) -> str:
@@ -121,37 +159,3 @@ def _default_tokenizer(source: str, listing: Listing) -> str:
             f"{source} holds {found}, and a dataset holds one kind: choose with {names}"
         )
     return DEFAULT_TOKENIZERS[next(iter(counts))]
-
-
-def _print(report: EncodeReport, out: Path, as_json: bool) -> None:
-    manifest = report.manifest
-    size = sum(path.stat().st_size for path in out.iterdir())
-    if manifest.errors:
-        _show_errors(out / "errors.jsonl", manifest.errors)
-    if as_json:
-        facts = {
-            "out": str(out),
-            "samples": manifest.samples,
-            "errors": manifest.errors,
-            "shards": len(manifest.shards),
-            "bytes": size,
-            "tokenizer": manifest.header.tokenizer,
-            "already_done": report.already_done,
-        }
-        print(json.dumps(facts))
-        return
-    if not manifest.samples:
-        show(f"{out} holds no samples: not one of {plural(manifest.errors, 'input')} could be read")
-        return
-    state = "was complete already" if report.already_done else "is complete"
-    shards = plural(len(manifest.shards), "shard")
-    show(f"{out} {state}: {plural(manifest.samples, 'sample')} in {shards}, {size:,} bytes")
-
-
-def _show_errors(path: Path, count: int) -> None:
-    with path.open(encoding="utf-8") as lines:
-        for line, _ in zip(lines, range(SHOWN_ERRORS), strict=False):
-            failure = json.loads(line)
-            say(f"not encoded: {failure['source']}: {failure['error']}")
-    more = f"{count - SHOWN_ERRORS:,} more; " if count > SHOWN_ERRORS else ""
-    say(f"{more}{plural(count, 'input')} could not be encoded, see {path}")

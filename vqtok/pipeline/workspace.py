@@ -8,15 +8,14 @@ job that was killed goes on where it was.
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vqtok.errors import DataError, UsageError
-from vqtok.files import atomic_write, remove_temporaries, sync_directory
+from vqtok.files import atomic_write, remove_temporaries, sync_directory, temporary_name
+from vqtok.pipeline.lock import Lock
 from vqtok.pipeline.plan import Plan, differences
 from vqtok.tokens.header import dump_json, parse_json
 from vqtok.tokens.manifest import (
@@ -29,6 +28,9 @@ from vqtok.tokens.manifest import (
 )
 
 WORK = ".vqtok"
+PLAN = "plan.json"
+MERGE_SECONDS = 60
+"""How long a process waits for another one that may be merging."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ class Part:
 class Workspace:
     """The folder ``out`` for one plan; make it with :func:`open_workspace`."""
 
-    def __init__(self, out: Path, plan: Plan) -> None:
+    def __init__(self, out: Path, plan: Plan, lock: Lock | None = None) -> None:
         self.out = out
         self.plan = plan
+        self._lock = lock
 
     def part(self, task: int) -> Part | None:
         """What came of a task, or None when it is not done."""
@@ -84,17 +87,40 @@ class Workspace:
         if errors:
             with atomic_write(self.out / ERRORS) as file:
                 file.writelines(dump_json(asdict(failure)) + b"\n" for failure in errors)
+        remove_temporaries(self.out)  # of processes that were killed
         shards = [part.shard for part in parts]
         write_manifest(
             self.out, self.plan.header, shards, errors=len(errors), plan=self.plan.digest
         )
         return self.finished_manifest()
 
+    def merge_if_last(self) -> Manifest | None:
+        """Merge if every task is done and no other process is at work here; else None.
+
+        Of processes that share a plan at least the last one to call this merges, unless tasks of a
+        process that died, or has not begun, are not done.
+        """
+        assert self._lock is not None
+        if not self._lock.make_exclusive():
+            return None
+        if (self.out / MANIFEST).exists():  # another one was faster
+            return self.finished_manifest()
+        if self.missing():
+            return None
+        return self.merge()
+
+    def missing(self) -> int:
+        """Number of tasks that are not done."""
+        return sum(self.part(task) is None for task in range(self.plan.num_tasks))
+
     def finished_manifest(self) -> Manifest:
         """The manifest of the finished dataset; what was needed to make it is removed."""
         manifest = read_manifest(self.out)
-        shutil.rmtree(self.out / WORK)
-        sync_directory(self.out)
+        if self._lock is None or self._lock.make_exclusive():
+            gone = temporary_name(self.out / WORK)  # at once, since others may be about to look
+            (self.out / WORK).rename(gone)
+            remove_temporaries(self.out)
+            sync_directory(self.out)
         return manifest
 
     def _part_path(self, task: int) -> Path:
@@ -106,8 +132,10 @@ def _is_whole(shard: Path, info: ShardInfo) -> bool:
 
 
 @contextmanager
-def open_workspace(out: Path, plan: Plan) -> Iterator[Workspace]:
-    """Make or take up the folder ``out`` for ``plan``, alone, and clean up after a killed run.
+def open_workspace(out: Path, plan: Plan, *, shared: bool = False) -> Iterator[Workspace]:
+    """Make or take up the folder ``out`` for ``plan``, and clean up after a killed run.
+
+    ``shared``: other processes with the same plan may work here too, at other tasks.
 
     Raises UsageError when the folder holds something else: another dataset, a run with another
     plan, other files, or a run that is going on now; DataError when it holds the finished dataset
@@ -115,18 +143,19 @@ def open_workspace(out: Path, plan: Plan) -> Iterator[Workspace]:
     """
     _check_output(out, plan)
     work = out / WORK
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{out}: another vqtok encode is writing here now") from None
-        remove_temporaries(out)
-        remove_temporaries(work)
-        if not (out / MANIFEST).exists() and not (work / "plan.json").exists():
-            with atomic_write(work / "plan.json") as file:
+    lock = Lock(work / "lock")
+    try:
+        if not lock.take(shared=shared, seconds=MERGE_SECONDS if shared else 0):
+            raise UsageError(f"{out}: another vqtok encode is writing here now")
+        if not shared:
+            remove_temporaries(out)
+            remove_temporaries(work)
+        if not (out / MANIFEST).exists() and not (work / PLAN).exists():
+            with atomic_write(work / PLAN) as file:
                 file.write(plan.to_bytes())
-        yield Workspace(out, plan)
+        yield Workspace(out, plan, lock)
+    finally:
+        lock.release()
 
 
 def _check_output(out: Path, plan: Plan) -> None:
@@ -138,7 +167,7 @@ def _check_output(out: Path, plan: Plan) -> None:
         return
     if not out.is_dir():
         raise UsageError(f"{out} is a file; the output must be a folder")
-    plan_file = out / WORK / "plan.json"
+    plan_file = out / WORK / PLAN
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         if manifest.plan != plan.digest:
@@ -153,8 +182,7 @@ def _check_output(out: Path, plan: Plan) -> None:
                     f"{out / info.file}: a shard of this finished dataset is missing or not of the "
                     "size that its manifest says; bring it back, or encode into another folder"
                 )
-    elif plan_file.exists():
-        begun = Plan.load(plan_file)
+    elif (begun := _begun(plan_file)) is not None:
         if begun.digest != plan.digest:
             changes = differences(begun.options, plan.options)
             reason = ", ".join(changes) or (
@@ -166,4 +194,14 @@ def _check_output(out: Path, plan: Plan) -> None:
                 "that began it, or choose another output folder"
             )
     elif any(not path.name.startswith(".") for path in out.iterdir()):
+        if (out / MANIFEST).exists():  # another process has finished it meanwhile
+            _check_output(out, plan)
+            return
         raise UsageError(f"{out} holds other files; choose a new or an empty folder")
+
+
+def _begun(plan_file: Path) -> Plan | None:
+    try:
+        return Plan.load(plan_file)
+    except FileNotFoundError:
+        return None

@@ -24,6 +24,12 @@ class Notes:
                 count, first = self.found.get(note, (0, str(meta.get("source"))))
                 self.found[note] = count + 1, first
 
+    def update(self, later: Notes) -> None:
+        """Count those that were noted elsewhere, as if after these."""
+        for note, (more, source) in later.found.items():
+            count, first = self.found.get(note, (0, source))
+            self.found[note] = count + more, first
+
     def lines(self) -> list[str]:
         """A line for people of each sentence: "a.mp3 and 2 more: the sentence"."""
         return [
