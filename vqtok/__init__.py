@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vqtok.quantizers import Quantized, ResidualQuantizer, VectorQuantizer
     from vqtok.tokenizer import Tokenizer
     from vqtok.tokens import TokenReader
+    from vqtok.tokens.sequences import SequenceLayout, Vocabulary
 
 _HOMES = {
     "Autoencoder": "vqtok.autoencoders",
@@ -25,15 +26,19 @@ _HOMES = {
     "VectorQuantizer": "vqtok.quantizers",
     "Tokenizer": "vqtok.tokenizer",
     "TokenReader": "vqtok.tokens",
+    "SequenceLayout": "vqtok.tokens.sequences",
+    "Vocabulary": "vqtok.tokens.sequences",
 }
 
 __all__ = [
     "Autoencoder",
     "Quantized",
     "ResidualQuantizer",
+    "SequenceLayout",
     "TokenReader",
     "Tokenizer",
     "VectorQuantizer",
+    "Vocabulary",
     "__version__",
     "build_autoencoder",
 ]
