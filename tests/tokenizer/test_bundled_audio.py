@@ -22,6 +22,11 @@ def speech():
     return torch.from_numpy(samples)[None]
 
 
+def test_size():
+    files = (resources.files("vqtok") / "pretrained" / "audio").iterdir()
+    assert sum(len(file.read_bytes()) for file in files) <= 12e6
+
+
 def test_rates(tokenizer):
     assert (tokenizer.sample_rate, tokenizer.frame_rate) == (24_000, 75)
     assert tokenizer.codebook_sizes == (1024,) * 8

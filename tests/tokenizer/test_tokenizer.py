@@ -145,16 +145,20 @@ def test_fingerprint_follows_weights_and_config(tokenizer):
     assert Tokenizer(model, name="test").fingerprint != tokenizer.fingerprint
 
 
-def test_float16_storage_loses_nothing(tokenizer, tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn])
+def test_short_storage_loses_nothing(dtype, tmp_path):
     model = build_autoencoder(preset_config("photo-tiny"))
     for parameter in model.parameters():
-        parameter.data = parameter.data.half().float()
-    narrow = Tokenizer(model, name="narrow")
-    narrow.save_pretrained(tmp_path)
+        parameter.data = parameter.data.to(dtype).float()
+    short = Tokenizer(model, name="short")
+    short.save_pretrained(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
-    assert any(value.dtype == torch.float16 for value in stored.values())
+    parameters = {name for name, value in model.named_parameters() if value.any()}
+    assert {stored[name].dtype for name in parameters} == {dtype}
     loaded = Tokenizer.from_pretrained(tmp_path)
-    for name, value in narrow.autoencoder.state_dict().items():
+    assert loaded.fingerprint == short.fingerprint
+    for name, value in short.autoencoder.state_dict().items():
+        assert loaded.autoencoder.state_dict()[name].dtype == value.dtype
         assert torch.equal(loaded.autoencoder.state_dict()[name], value)
 
 

@@ -21,6 +21,9 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_FORMAT = 1
 
+# How float32 is stored if nothing is lost, shortest first.
+_SHORT = (torch.float8_e4m3fn, torch.float16)
+
 Module = TypeVar("Module", bound=nn.Module)
 
 # What a config or a weights file can make the constructors raise.
@@ -40,7 +43,8 @@ _LOADING_ERRORS = (
 def save_model(folder: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
     """Write ``config.json`` and ``model.safetensors`` into a folder, made if needed.
 
-    Tensors that float16 holds without loss are stored in it; :func:`load_model` widens them.
+    Tensors that float16 or float8 (e4m3) holds without loss are stored in it; :func:`load_model`
+    widens them.
 
     Args:
         folder: where to.
@@ -123,10 +127,14 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _narrow(value: Tensor) -> Tensor:
-    if value.dtype == torch.float32 and torch.equal(value.half().float(), value):
-        return value.half()
+    """The value in the shortest format that gives it back exactly."""
+    if value.dtype == torch.float32:
+        for dtype in _SHORT:
+            narrow = value.to(dtype)
+            if torch.equal(narrow.float(), value):
+                return narrow
     return value
 
 
 def _widen(value: Tensor) -> Tensor:
-    return value.float() if value.dtype == torch.float16 else value
+    return value.float() if value.dtype in _SHORT else value

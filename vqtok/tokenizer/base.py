@@ -122,7 +122,7 @@ class Tokenizer:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, made if needed.
 
-        Tensors that float16 holds without loss are stored in it.
+        Tensors that float16 or float8 (e4m3) holds without loss are stored in it.
         """
         description = {
             "name": self.name,

@@ -16,7 +16,7 @@ from vqtok.tokenizer import Tokenizer
 from vqtok.training.adversary import Adversary
 from vqtok.training.audio_crops import AudioCrops
 from vqtok.training.data import TrainingData
-from vqtok.training.rounding import round_to_half
+from vqtok.training.rounding import round_codebooks, round_to_half
 from vqtok.training.task import Inputs, Outcome, Task
 
 
@@ -49,6 +49,7 @@ class SoundTask(Task):
         self, model: Autoencoder, *, name: str, training: Mapping[str, Any], device: torch.device
     ) -> Outcome:
         round_to_half(model)
+        round_codebooks(model)
         return Tokenizer(model, name=name, training=training).to(device)
 
     @torch.no_grad()
