@@ -48,10 +48,6 @@ def ours(name: str, **settings: Any) -> Scores:
     return scores
 
 
-def contractive(train: Any, test: Any, seed: int) -> Any:
-    return ours("contractive", weight=0.1)(train, test, seed)
-
-
 def principal(train: Any, test: Any, seed: int) -> Any:
     pca = PCA.fit(torch.from_numpy(train), max(1, train.shape[1] // 2))
     return -pca.score_samples(torch.from_numpy(test)).numpy()
@@ -69,13 +65,13 @@ def pyod(train: Any, test: Any, seed: int) -> Any:
     return detector.decision_function(test)
 
 
-STEPS = 1500
+STEPS = 1000
 BASELINES: dict[str, Scores] = {"mean": mean_distance, "PCA d/2": principal, "PyOD AE": pyod}
 OURS: dict[str, Scores] = {
     "vanilla": ours("vanilla"),
     "denoising": ours("denoising", corruption=0.3),
     "VAE": ours("vae", warmup=300),
-    "contractive": contractive,
+    "contractive": ours("contractive"),
     "VQ": ours("vqvae", code_size=4, codebook_size=64, positions=8),
 }
 

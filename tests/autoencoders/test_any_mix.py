@@ -115,6 +115,10 @@ def data(stack, count=24):
     return torch.einsum("bf,f...->b...", factors, mixing)
 
 
+def number(loss):
+    return float(loss.detach())
+
+
 def test_every_part_is_in_the_mix():
     assert set(SQUEEZES) == set(BOTTLENECKS) | set(QUANTIZERS)
     encoders = {encoder["type"] for encoder, _ in STACKS.values()}
@@ -135,6 +139,35 @@ def test_all_combinations_build_and_run(stack):
             assert build_autoencoder(model.config).config == model.config
 
 
+@pytest.mark.parametrize("kind", ["contractive", "contractive_hutchinson"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_stack_can_be_contractive(stack, kind):
+    torch.manual_seed(0)
+    parts = config("identity", stack, None)
+    model = build_autoencoder({**parts, "penalties": [{"type": kind}]}).train()
+    result = model(data(stack), step=0)
+    assert number(result.losses["contractive"]) > 0
+    result.losses["contractive"].backward()
+    first = next(model.encoder.parameters())
+    assert bool(first.grad.isfinite().all())
+    assert bool((first.grad != 0).any())
+
+
+def test_symbols_have_no_jacobian():
+    sizes = {"type": "rnn", "dim": DIM, "num_latents": 2, "symbols": 5, "width": 8}
+    parts = {
+        "encoder": sizes,
+        "bottleneck": {"type": "identity", "dim": DIM},
+        "decoder": sizes,
+        "likelihood": {"type": "categorical"},
+        "loss_weights": {},
+        "penalties": [{"type": "contractive"}],
+    }
+    model = build_autoencoder(parts).train()
+    with pytest.raises(ValueError, match="real values, not of torch.int64 symbols"):
+        model(torch.zeros(2, 3, dtype=torch.int64))
+
+
 @pytest.mark.parametrize(("squeeze", "stack"), PAIRS)
 def test_a_mix_learns_and_survives_saving(squeeze, stack, tmp_path):
     torch.manual_seed(0)
@@ -150,7 +183,7 @@ def test_a_mix_learns_and_survives_saving(squeeze, stack, tmp_path):
         optimizer.zero_grad()
         model.total_loss(result.losses, step).backward()
         optimizer.step()
-        losses.append(result.losses["reconstruction"].detach().item())
+        losses.append(number(result.losses["reconstruction"]))
     assert losses[-1] < losses[0], losses
     model.eval().fit_density(x)
     scores = model.score_samples(x)

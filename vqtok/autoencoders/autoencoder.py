@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vqtok.autoencoders.bottlenecks import BOTTLENECKS, Bottleneck, Squeezed
 from vqtok.autoencoders.corruptions import CORRUPTIONS, Corruption
@@ -163,9 +165,14 @@ class Autoencoder(Verbs):
         if self.training and self.corruption is not None:
             seen = zero_padding(self.corruption(target), mask)
         penalties = [*self.penalties] if self.training else []
-        if any(penalty.needs_input_gradient for penalty in penalties):
+        twice = any(penalty.needs_input_gradient for penalty in penalties)
+        if twice:
+            if not seen.is_floating_point():
+                raise ValueError(f"a Jacobian is of real values, not of {seen.dtype} symbols")
             seen = seen.detach().requires_grad_()
-        latents = self.encode(seen, mask)
+        # Torch's fused attention has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
+            latents = self.encode(seen, mask)
         squeezed = self.squeeze(latents, step=step)
         output = self.decode(squeezed.values, target)
         reconstruction = self.likelihood(at_least_float32(output), at_least_float32(target), mask)

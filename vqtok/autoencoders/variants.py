@@ -53,7 +53,7 @@ from vqtok.nn import (
 )
 from vqtok.quantizers import Quantizer, VectorQuantizer
 
-# With more latents than this, the Jacobian is estimated instead of computed column by column.
+# With more latents than this, or several layers, the Jacobian is estimated.
 _EXACT_LATENTS = 64
 
 
@@ -126,7 +126,7 @@ def contractive(shape: Shape, options: Options, *, weight: float = 0.1) -> Autoe
         weight: of the squared Jacobian norm.
     """
     dim = options.code_size or max(1, min(64, math.prod(shape)))
-    exact = dim <= _EXACT_LATENTS and options.stack == "mlp"
+    exact = dim <= _EXACT_LATENTS and options.stack == "mlp" and not options.hidden
     return compose(
         shape,
         options,

@@ -50,10 +50,12 @@ class Arrays:
 
     def batch(self, index: int) -> Tensor:
         """[batch_size, ...]; a batch may end one epoch and begin the next."""
-        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
-        epochs, rows = np.divmod(places, len(self))
-        chosen = [self._order(int(epoch))[row] for epoch, row in zip(epochs, rows, strict=True)]
-        return self.samples[torch.from_numpy(np.asarray(chosen))]
+        epoch, first = divmod(index * self.batch_size, len(self))
+        last = first + self.batch_size
+        chosen = self._order(epoch)[first:last]
+        if last > len(self):
+            chosen = np.append(chosen, self._order(epoch + 1)[: last - len(self)])
+        return self.samples[torch.from_numpy(chosen)]
 
     def batches(self, start: int, stop: int, stride: int = 1) -> Iterator[Tensor]:
         """The batches of range(start, stop, stride)."""

@@ -209,7 +209,12 @@ class Trainer:
 
     def _train_step(self, batch: Any) -> dict[str, Tensor | float]:
         config, step = self.config, self.step
-        torch.manual_seed(config.seed * 1_000_003 + step + this_rank() * 1_000_000_007)
+        seed = config.seed * 1_000_003 + step + this_rank() * 1_000_000_007
+        if self.device.type == "cpu":
+            # torch.manual_seed would format a stack trace each time, for a CUDA that is not there.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         rate = learning_rate(config, step)
         for player in self.players.values():
             player.set_learning_rate(rate)
