@@ -128,8 +128,8 @@ def sparse(train: Tensor, test: Tensor, args: argparse.Namespace) -> None:
 
 def contractive(train: Tensor, test: Tensor, args: argparse.Namespace) -> None:
     print(
-        "contractive, 32 sigmoid latents, tied weights: relative Jacobian norm on held-out digits,\n"
-        "beside that of the same without the penalty, stopped where it has the same error"
+        "contractive, 32 sigmoid latents, tied weights: relative Jacobian norm on held-out "
+        "digits, beside that of the same without the penalty, stopped where it has the same error"
     )
     print(f"  {'weight':>8} {'held-out error':>18} {'relative norm':>18} {'without':>18}")
     found: dict[float, list[tuple[float, float, float]]] = {0.03: [], 0.1: [], 0.3: []}

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vqtok.autoencoders.penalties.base import Context, Penalty
 
-
 # Rows of the Jacobian that are computed at once.
 _COLUMNS = 32
 
