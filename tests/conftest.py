@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,9 +24,7 @@ def make_audio_model():
     return small_audio_model
 
 
-def small_audio_model(
-    sample_rate: int = 24_000, hop: int = 64, causal: bool = False
-) -> Autoencoder:
+def small_audio_model(sample_rate: int = 24_000, hop: int = 64, **settings: Any) -> Autoencoder:
     """An untrained spectral model whose codes vary and whose context reaches over frames."""
     import torch
 
@@ -40,7 +38,7 @@ def small_audio_model(
         "dim": 12,
         "hop": hop,
         "sample_rate": sample_rate,
-        "causal": causal,
+        **settings,
     }
     layer = {"type": "vector", "codebook_size": 32, "dim": 12}
     model = build_autoencoder(

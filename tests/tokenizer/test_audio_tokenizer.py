@@ -46,8 +46,13 @@ def whole_sound(tokenizer: AudioTokenizer, codes: Tensor, silence: Tensor) -> Te
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_blocks_give_the_codes_of_the_whole_sound(make_audio_model, causal: bool) -> None:
-    tokenizer = AudioTokenizer(make_audio_model(causal=causal), name="t", block=40)
+@pytest.mark.parametrize(
+    "stack",
+    [{}, {"block": "recurrent", "blocks": 3}, {"block": "attention", "blocks": 3, "channels": 32}],
+)
+def test_blocks_give_the_codes_of_the_whole_sound(make_audio_model, stack, causal: bool) -> None:
+    model = make_audio_model(causal=causal, **stack)
+    tokenizer = AudioTokenizer(model, name="t", block=40)
     wave = noise(1, 1, 64 * 333 + 5)
     codes = tokenizer.encode(wave)
     expected = whole_codes(tokenizer, wave[0, 0])

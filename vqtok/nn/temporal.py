@@ -6,6 +6,7 @@ never changes the output, so long signals can be computed in blocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -102,12 +103,7 @@ class AttentionBlock(nn.Module):
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.bias = nn.Parameter(torch.zeros(channels // self.head, sum(self.context) + 1))
         self.out = zero_start(nn.Linear(channels, channels))
-        self.mix = nn.Sequential(
-            nn.LayerNorm(channels),
-            nn.Linear(channels, 2 * channels),
-            nn.SiLU(),
-            zero_start(nn.Linear(2 * channels, channels)),
-        )
+        self.mix = _mix(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == 0:
@@ -130,6 +126,72 @@ class AttentionBlock(nn.Module):
         return bias.masked_fill(~inside, float("-inf"))
 
 
+class RecurrentBlock(nn.Module):
+    """A recurrent network over the nearest frames, then a layer of its own; starts as the identity.
+
+    The gates see the frame alone, h_t = (1 - z_t) h_{t-1} + z_t c_t (minGRU; Feng et al., 2024,
+    arXiv:2410.01201), so all frames are computed at once. A frame starts from zero ``window - 1``
+    frames before it: what came earlier is forgotten altogether, not nearly, and the block is the
+    same everywhere in a signal. One half of the channels runs backwards, unless it is causal.
+
+    Args:
+        channels: C, even.
+        window: frames that a state remembers, a power of two.
+        causal: all channels run forwards.
+    """
+
+    def __init__(self, channels: int, *, window: int = 32, causal: bool = False) -> None:
+        super().__init__()
+        if channels % 2 or window < 2 or window & (window - 1):
+            raise ValueError(
+                f"channels must be even and window a power of two, not {channels} and {window}"
+            )
+        self.context = (window - 1, 0) if causal else (window - 1, window - 1)
+        self.window = window
+        self.causal = causal
+        self.norm = nn.LayerNorm(channels)
+        self.gate = nn.Linear(channels, channels)
+        self.candidate = nn.Linear(channels, channels)
+        self.out = zero_start(nn.Linear(channels, channels))
+        self.mix = _mix(channels)
+        with torch.no_grad():  # at first, each direction has memories of 2 frames to the window
+            frames = torch.logspace(1, math.log2(window), channels if causal else channels // 2, 2)
+            self.gate.bias.copy_(-(frames.repeat(1 if causal else 2) - 1).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        gate = self.gate(normed).sigmoid().float()
+        keep, step = 1 - gate, gate * self.candidate(normed).float()
+        half = x.shape[2] if self.causal else x.shape[2] // 2
+        states = self._scan(keep[..., :half], step[..., :half])
+        if not self.causal:
+            back = self._scan(keep[..., half:].flip(1), step[..., half:].flip(1)).flip(1)
+            states = torch.cat([states, back], dim=-1)
+        x = x + self.out(states.to(normed.dtype))
+        mixed: Tensor = self.mix(x)
+        return x + mixed
+
+    def _scan(self, keep: Tensor, step: Tensor) -> Tensor:
+        """States after the last ``window`` steps h -> keep * h + step; spans double."""
+        reach = 1
+        while reach < self.window:
+            before = F.pad(step, (0, 0, reach, 0))[:, : step.shape[1]]
+            step = step + keep * before
+            keep = keep * F.pad(keep, (0, 0, reach, 0))[:, : keep.shape[1]]
+            reach *= 2
+        return step
+
+
+def _mix(channels: int) -> nn.Sequential:
+    """A layer for each frame alone, starting as zero."""
+    return nn.Sequential(
+        nn.LayerNorm(channels),
+        nn.Linear(channels, 2 * channels),
+        nn.SiLU(),
+        zero_start(nn.Linear(2 * channels, channels)),
+    )
+
+
 def _conv(channels: int, index: int, causal: bool) -> nn.Module:
     return ConvBlock(channels, dilation=(1, 2, 4)[index % 3], causal=causal)
 
@@ -141,10 +203,18 @@ def _attention(channels: int, index: int, causal: bool) -> nn.Module:
     return _conv(channels, index, causal)
 
 
+def _recurrent(channels: int, index: int, causal: bool) -> nn.Module:
+    """Every third layer is recurrent."""
+    if index % 3 == 2:
+        return RecurrentBlock(channels, causal=causal)
+    return _conv(channels, index, causal)
+
+
 # How the index-th layer of a stack is made.
 BLOCKS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "conv": _conv,
     "attention": _attention,
+    "recurrent": _recurrent,
 }
 
 
