@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 import wave
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import soundfile
 from vqtok.errors import DataError
 from vqtok.media import list_sources, read_audio, resample
 from vqtok.media.audio import AudioReader
+from vqtok.media.quiet import quiet_mpg123
 from vqtok.media.resampling import resampled_length
 
 RATE = 44100
@@ -144,6 +148,29 @@ def test_a_short_cut_mp3_file_is_refused() -> None:
     assert read_audio(data).notes == ()
     with pytest.raises(DataError, match=r"of the 40,000 samples that it announces"):
         read_audio(data[: len(data) // 2])
+
+
+def test_damaged_mp3_files_are_told_by_us_alone(capfd) -> None:
+    """libmpg123 writes to stderr; what others write there meanwhile stays."""
+    data = file_of(sound(samples=200_000), "MP3")
+    for damaged in (data[: len(data) // 2], data[:100], data[:1000] + bytes(600) + data[1600:]):
+        with suppress(DataError):
+            read_audio(damaged)
+    assert capfd.readouterr().err == ""
+    with quiet_mpg123(), quiet_mpg123():
+        os.write(2, b"Note: of libmpg123\nof somebody else\n")
+    os.write(2, b"Note: later\n")
+    assert capfd.readouterr().err == "of somebody else\nNote: later\n"
+
+
+def test_threads_read_mp3_files_at_once(capfd) -> None:
+    data = file_of(sound(samples=100_000), "MP3")
+    whole = read_audio(data).samples
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda _: read_audio(data).samples, range(24)))
+    assert all(np.array_equal(samples, whole) for samples in again)
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
 
 
 def test_an_ogg_file_without_sound_may_be_cut_short() -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from vqtok.errors import DataError
+from vqtok.media.quiet import quiet_mpg123
 from vqtok.media.resampling import Samples, resample
 from vqtok.media.sources import Openable, name_of, opened
 
@@ -220,7 +221,7 @@ class _SoundFileDecoder:
 
     def blocks(self) -> Iterator[Samples]:
         count, size = 0, max(1, BLOCK_VALUES // self.channels)
-        while len(frames := self._file.read(size, dtype="float32", always_2d=True)):
+        while len(frames := self._read(size)):
             count += len(frames)
             yield frames.T
         announced = self._file.frames
@@ -235,19 +236,33 @@ class _SoundFileDecoder:
     def close(self) -> None:
         self._file.close()
 
+    def _read(self, count: int) -> Samples:
+        with _quiet(self._file.format == "MP3"):
+            frames: Samples = self._file.read(count, dtype="float32", always_2d=True)
+        return frames
+
 
 def _open_decoder(stream: BinaryIO) -> Decoder:
     import soundfile
 
     ends = _has_end(stream)
+    head = stream.read(3)
+    stream.seek(0)
+    mpeg = head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
     try:
-        return _SoundFileDecoder(soundfile.SoundFile(_Callbacks(stream)), ends)
+        with _quiet(mpeg):
+            file = soundfile.SoundFile(_Callbacks(stream))
+        return _SoundFileDecoder(file, ends)
     except soundfile.LibsndfileError as error:
         if error.code != _NOT_RECOGNISED:
             raise DataError(f"truncated or damaged: {_reason(error)}") from error
     from vqtok.media.containers import open_container
 
     return open_container(stream)
+
+
+def _quiet(mpeg: bool) -> AbstractContextManager[None]:
+    return quiet_mpg123() if mpeg else nullcontext()
 
 
 def _has_end(stream: BinaryIO) -> bool:
