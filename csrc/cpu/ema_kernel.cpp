@@ -54,10 +54,40 @@ void sum_rows(const T* x, int64_t stride, const int64_t* rows, int64_t count, in
   }
 }
 
+template <class T> inline void add_lane(const T* row, double* sum) {
+  typename Lanes<T>::Type values;
+  Sums total;
+  memcpy(&values, row, sizeof values);
+  memcpy(&total, sum, sizeof total);
+  total += __builtin_convertvector(values, Sums);
+  memcpy(sum, &total, sizeof total);
+}
+
+template <class T>
+void add_rows(const T* x, int64_t stride, const int64_t* codes, int64_t rows, int64_t width,
+              double* sums) {
+  constexpr int kRowsAhead = 4;
+  for (int64_t n = 0; n < rows; ++n) {
+    const T* row = x + n * stride;
+    const T* ahead = n + kRowsAhead < rows ? row + kRowsAhead * stride : row;
+    double* sum = sums + codes[n] * width;
+    int64_t d = 0;
+    for (; d + 2 * kLane <= width; d += 2 * kLane) {
+      __builtin_prefetch(ahead + d);
+      add_lane(row + d, sum + d);
+      add_lane(row + d + kLane, sum + d + kLane);
+    }
+    for (; d + kLane <= width; d += kLane) add_lane(row + d, sum + d);
+    for (; d < width; ++d) sum[d] += static_cast<double>(row[d]);
+  }
+}
+
 }  // namespace
 
 namespace vqtok {
 
-extern const EmaKernel VQTOK_TABLE(ema_kernel) = {sum_rows<float>, sum_rows<double>};
+extern const EmaKernel VQTOK_TABLE(ema_kernel) = {
+    add_rows<float>, add_rows<double>, sum_rows<float>, sum_rows<double>,
+};
 
 }  // namespace vqtok
