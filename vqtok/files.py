@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -42,6 +43,55 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that takes the name ``path``, whole, when the block ends without an error.
+
+    What was at ``path`` is then gone. After an exception it is as it was, and the new folder is
+    gone; what a killed process left over is removed the next time ``path`` is made. Files are to be
+    synced by who writes them.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    lock = os.open(temporary, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # where there are no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield temporary
+        sync_directory(temporary)
+        if path.exists():
+            before = temporary_name(path)
+            path.rename(before)
+            temporary.rename(path)
+            shutil.rmtree(before)
+        else:
+            temporary.rename(path)
+        sync_directory(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete the folders that killed processes left while they made ``path``."""
+    start = temporary_name(path).name[: -len(".tmp.") - 32]
+    for other in path.parent.iterdir():
+        if is_temporary(other) and other.name[: -len(".tmp.") - 32] == start and other.is_dir():
+            lock = os.open(other, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other)
+            except OSError:
+                continue  # somebody is at work there
+            finally:
+                os.close(lock)
 
 
 @contextmanager

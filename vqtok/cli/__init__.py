@@ -25,6 +25,7 @@ VERBS = {
     "decode": "vqtok.cli.decode",
     "verify": "vqtok.cli.verify",
     "inspect": "vqtok.cli.inspect",
+    "export": "vqtok.cli.export",
     "train": "vqtok.cli.train",
 }
 

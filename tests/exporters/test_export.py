@@ -1,0 +1,3 @@
+"""What all exports promise."""
+
+from __future__ import annotations

@@ -1,0 +1,80 @@
+"""``vqtok export``: a token dataset to another format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from vqtok.cli.common import (
+    existing_tokens,
+    plural,
+    positive,
+    progress_bar,
+    say,
+    say_each,
+    show,
+)
+
+HELP = "export a token dataset for training code"
+INTERRUPTED = "nothing was written"
+TARGETS = ("parquet", "hf", "megatron", "litdata", "mds", "webdataset", "npy")
+EXAMPLES = """\
+examples:
+  vqtok export tokens/ out/ --to hf             load_dataset("out/", streaming=True)
+  vqtok export tokens/ out/ --to parquet        part-00000.parquet, ...
+  vqtok export tokens/ out/ --to megatron       --data-path out/tokens
+  vqtok export tokens/ out/ --to litdata        StreamingDataset("out/")
+  vqtok export tokens/ out/ --to mds            streaming.LocalDataset("out/")
+  vqtok export tokens/ out/ --to webdataset     shard-000000.tar, ...
+  vqtok export tokens/ out/ --to npy            one file per sample, named after its source
+
+Samples keep their place in the dataset (index), source and metadata; where a format has no room
+for these they are in a .jsonl file beside it. vqtok-export.json says which tokenizer made them.
+OUT appears when it is complete. Samples that are damaged are reported and make the exit code 1.
+parquet and hf need pyarrow: pip install 'vqtok[export]'.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options of ``vqtok export``."""
+    parser.add_argument(
+        "tokens", metavar="TOKENS", type=Path, help="a token dataset, or one of its shards"
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder of the exported dataset")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="format of OUT")
+    parser.add_argument(
+        "--num-codebooks",
+        type=positive,
+        metavar="Q",
+        help="export the first Q codebooks only (default: all)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; prints what came of it."""
+    from vqtok.exporters import export_dataset
+    from vqtok.tokens import TokenReader
+
+    tokens = TokenReader(existing_tokens(args.tokens))
+    with progress_bar(len(tokens), "export") as progress:
+        report = export_dataset(
+            tokens,
+            args.out,
+            args.to,
+            num_codebooks=args.num_codebooks,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    say_each("not exported", report.failures)
+    for remark in report.remarks:
+        say(remark)
+    if args.json:
+        facts = {"out": str(args.out), "exported": report.exported, "failures": report.failures}
+        print(json.dumps(facts))
+    else:
+        lost = f", {len(report.failures):,} lost" if report.failures else ""
+        show(f"{args.out}: {plural(report.exported, 'sample')} exported{lost}")
+    return 1 if report.failures else 0
