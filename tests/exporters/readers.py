@@ -1,6 +1,7 @@
-"""Reads an export with the library it is for: ``python readers.py TARGET FOLDER``.
+"""Reads an export with the library it is for: ``python readers.py TARGET FOLDER [FOLDER]``.
 
-Prints a JSON object; in a process of its own, as these libraries are heavy and full of warnings.
+Prints a list of rows as JSON; of megatron with a second folder also the losses of a model that
+trained on that one. In a process of its own, as these libraries are heavy and full of warnings.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def read_npy(folder: str) -> list:
 
 def train_megatron(folder: str) -> list:
     """Twenty steps of a small language model on what Megatron's GPT dataset gives."""
+    import numpy as np
     import torch
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.indexed_dataset import IndexedDataset
@@ -111,7 +113,10 @@ def train_megatron(folder: str) -> list:
     indexed = IndexedDataset(f"{folder}/tokens", multimodal=False)
     vocabulary = json.loads(Path(folder, "vqtok-export.json").read_text())["vocabulary_size"]
     tokenizer = types.SimpleNamespace(
-        eod=vocabulary, pad=vocabulary, unique_identifiers={"vocabulary": vocabulary}
+        eod=vocabulary,
+        pad=vocabulary,
+        vocab_size=vocabulary + 1,
+        unique_identifiers={"vocabulary": vocabulary},
     )
     config = GPTDatasetConfig(
         random_seed=0,
@@ -124,8 +129,6 @@ def train_megatron(folder: str) -> list:
         reset_attention_mask=False,
         eod_mask_loss=False,
     )
-    import numpy as np
-
     dataset = GPTDataset(
         indexed,
         f"{folder}/tokens",
@@ -140,14 +143,13 @@ def train_megatron(folder: str) -> list:
     )
     optimizer = torch.optim.Adam(model.parameters(), 0.05)
     losses = []
-    for step, batch in zip(range(20), loader, strict=False):
+    for _, batch in zip(range(20), loader, strict=False):
         logits = model(batch["tokens"])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        assert step < 20
     return losses
 
 
@@ -167,6 +169,8 @@ def _line(tokens, line: str) -> list:
 READERS = {name[5:]: value for name, value in dict(globals()).items() if name.startswith("read_")}
 
 if __name__ == "__main__":
-    command, folder = sys.argv[1:]
-    found = train_megatron(folder) if command == "train" else READERS[command](folder)
+    target, *folders = sys.argv[1:]
+    found = READERS[target](folders[0])
+    if folders[1:]:
+        found = [found, train_megatron(folders[1])]
     print(json.dumps(found))
