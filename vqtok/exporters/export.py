@@ -8,10 +8,12 @@ from pathlib import Path
 
 from vqtok.errors import DataError, UsageError
 from vqtok.exporters import litdata, mds, megatron, npy, parquet, webdataset
-from vqtok.exporters.records import INFO, Interleaved, Layout, Record, Spec, Write, synced
+from vqtok.exporters.layouts import check_layout, codes_in_line
+from vqtok.exporters.records import INFO, Record, Spec, Write, synced
 from vqtok.files import atomic_folder
 from vqtok.tokens import TokenReader
 from vqtok.tokens.header import dump_json
+from vqtok.tokens.sequences import SequenceLayout
 
 EXPORTERS: dict[str, Write] = {
     "parquet": parquet.write,
@@ -45,7 +47,7 @@ def export_dataset(
     out: Path | str,
     target: str,
     *,
-    layout: Layout | None = None,
+    layout: SequenceLayout | None = None,
     num_codebooks: int | None = None,
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -70,7 +72,9 @@ def export_dataset(
     check_output(out, overwrite)
     sizes = tokens.header.codebook_sizes[:count]
     if layout is None and target in _LINES_ONLY:
-        layout = Interleaved(sizes)
+        layout = codes_in_line(tokens.header, sizes)
+    if layout is not None:
+        check_layout(layout, sizes)
     spec = Spec(tokens.header, sizes, layout)
     failures: list[str] = []
     with atomic_folder(out) as folder:

@@ -32,10 +32,6 @@ def write(folder: Path, records: Iterator[Record], spec: Spec) -> Sequence[str]:
     """See :class:`~vqtok.exporters.records.Write`; the spec must have a flat layout."""
     if not spec.flat:
         raise UsageError("megatron: a document is one line of tokens, the layout is parallel")
-    if spec.limit > 1 << 31:
-        raise UsageError(
-            f"megatron: tokens are 32 bits, a vocabulary of {spec.limit:,} is too large"
-        )
     dtype = np.dtype("<u2" if spec.limit < UINT16_VOCABULARY else "<i4")
     lengths = array("i")
     with synced(folder / "tokens.bin") as tokens, synced(folder / "tokens.jsonl") as lines:

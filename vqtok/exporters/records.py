@@ -15,50 +15,10 @@ from numpy.typing import NDArray
 
 from vqtok.tokens import Header
 from vqtok.tokens.header import dump_json
+from vqtok.tokens.sequences import SequenceLayout
 
 INFO = "vqtok-export.json"
 """Beside the exported files: where they come from and what the numbers mean."""
-
-
-class Layout(Protocol):
-    """How the codes of a sample become a sequence for a language model."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Tokens are below this."""
-
-    @property
-    def parallel(self) -> bool:
-        """Whether a sequence is rows of Q tokens, [n, Q], instead of [n]."""
-
-    def tokens(self, codes: NDArray[Any]) -> NDArray[Any]:
-        """Integers [n] or [n, Q] of codes [*dims, Q]. ValueError for codes it is not made for."""
-
-    def to_json(self) -> Mapping[str, Any]:
-        """The layout as a JSON object."""
-
-
-@dataclass(frozen=True)
-class Interleaved:
-    """The codes position after position; those of a codebook follow those of the ones before."""
-
-    codebook_sizes: tuple[int, ...]
-    parallel = False
-
-    @property
-    def vocabulary_size(self) -> int:
-        """The sum of the codebook sizes."""
-        return sum(self.codebook_sizes)
-
-    def tokens(self, codes: NDArray[Any]) -> NDArray[Any]:
-        """int64 [n] of codes [*dims, Q]."""
-        firsts = np.cumsum([0, *self.codebook_sizes[:-1]])
-        flat: NDArray[Any] = (codes + firsts).reshape(-1)
-        return flat
-
-    def to_json(self) -> Mapping[str, Any]:
-        """What it is."""
-        return {"order": "interleave", "codebook_sizes": list(self.codebook_sizes)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +51,7 @@ class Spec:
 
     header: Header
     codebook_sizes: tuple[int, ...]
-    layout: Layout | None = None
+    layout: SequenceLayout | None = None
 
     @property
     def name(self) -> str:
@@ -132,7 +92,7 @@ class Spec:
         return {
             **facts,
             "vocabulary_size": self.layout.vocabulary_size,
-            "layout": dict(self.layout.to_json()),
+            "layout": self.layout.to_json(),
         }
 
 
