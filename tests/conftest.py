@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from vqtok.autoencoders import Autoencoder
+
+# Before scipy is imported: without it scikit-learn skips one of its estimator checks.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vqtok.autoencoders import Autoencoder
 from vqtok.autoencoders.variants import VARIANTS
@@ -47,6 +48,45 @@ def test_small_images(tmp_path, capsys):
     assert "unexplained variance" in capsys.readouterr().out
     model = Autoencoder.from_pretrained(tmp_path / "run")
     assert model.transform(torch.from_numpy(images[:2, None])).shape == (2, 5, 5, 1)
+
+
+def test_inspect_reads_data_as_train_does(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", first=images, second=images[:7])
+    (tmp_path / "folder").mkdir()
+    for place, image in enumerate(images):
+        Image.fromarray(image).resize((12, 10)).save(tmp_path / "folder" / f"{place}.png")
+    run = str(tmp_path / "run")
+    command = ["train", "vanilla", "--data", str(tmp_path / "folder"), "--size", "8"]
+    assert main([*command, "--out", run, "--steps", "2"]) == 0
+    inspect = ["inspect", run, "--json", "--data"]
+    capsys.readouterr()
+    for data, options, samples in (
+        ("folder", ["--size", "8"], 30),
+        ("images.npz", ["--key", "second"], 7),
+    ):
+        assert main([*inspect, str(tmp_path / data), *options]) == 0
+        assert json.loads(capsys.readouterr().out)["samples"] == samples
+    assert main([*inspect, str(tmp_path / "images.npz"), "--size", "8"]) == 2
+    assert "--size resizes images" in capsys.readouterr().err
+    assert main(["inspect", run, "--size", "8"]) == 2
+    assert "give --data" in capsys.readouterr().err
+    assert main(["inspect", "photo", "--key", "X"]) == 2
+    assert "are for autoencoders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "message"),
+    [
+        ("vanilla", "book.txt", "texts are for the seq2seq variants"),
+        ("seq2seq-rnn", ".", "is a folder; sequences are in a .txt"),
+    ],
+)
+def test_data_of_another_kind(tmp_path, capsys, preset, name, message):
+    (tmp_path / "book.txt").write_text("It was the best of times.\n")
+    command = ["train", preset, "--data", str(tmp_path / name), "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_series(tmp_path, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqtok.cli.common import SHOWN_ERRORS, is_dataset, plural, progress_bar, say_each, show
+from vqtok.cli.data_options import add_data_options
 from vqtok.cli.inspect_autoencoder import autoencoder_facts, autoencoder_lines, is_autoencoder
 from vqtok.errors import UsageError
 
@@ -37,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     group = parser.add_argument_group("autoencoders")
-    group.add_argument("--data", help="score and reconstruct these: .csv, .npy, .npz or images")
+    group.add_argument(
+        "--data", help="score and reconstruct these: .csv, .npy, .npz, images or a text"
+    )
+    add_data_options(group)
     group.add_argument(
         "--page",
         type=Path,
@@ -56,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
             f"{path}: neither a token dataset (no manifest.json) nor a tokenizer (no config.json)"
         )
     if is_autoencoder(path):
-        facts = autoencoder_facts(path, args.data, args.page)
+        facts = autoencoder_facts(path, args.data, args.page, key=args.key, size=args.size)
         damaged: list[str] = []
         lines = autoencoder_lines(facts)
-    elif args.data is not None or args.page is not None:
-        raise UsageError(f"--data and --page are for autoencoders; {path} is none")
+    elif any(each is not None for each in (args.data, args.page, args.key, args.size)):
+        raise UsageError(
+            f"--data, --key, --size and --page are for autoencoders, and {path} is none"
+        )
     elif path.is_file() or is_dataset(path):
         from vqtok.tokens import TokenReader
 

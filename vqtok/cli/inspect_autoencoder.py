@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqtok.cli.data_options import check_data_options
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,14 @@ def is_autoencoder(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("kind") == "autoencoder"
 
 
-def autoencoder_facts(folder: Path, data: str | None, page: Path | None) -> dict[str, Any]:
+def autoencoder_facts(
+    folder: Path,
+    data: str | None,
+    page: Path | None,
+    *,
+    key: str | None = None,
+    size: int | None = None,
+) -> dict[str, Any]:
     """What the model is; with data, how it does on them; writes the page."""
     from vqtok.autoencoders import Autoencoder
     from vqtok.nn.sequence import SequenceDecoder
@@ -33,9 +41,13 @@ def autoencoder_facts(folder: Path, data: str | None, page: Path | None) -> dict
     if page is not None and page.suffix.lower() not in (".html", ".png"):
         raise UsageError(f"--page {page}: choose a name that ends in .html or .png")
     model = Autoencoder.from_pretrained(folder)
-    if data is not None and isinstance(model.decoder, SequenceDecoder):
-        return {"path": str(folder), **_sequence_facts(model, data, page)}
-    samples = None if data is None else load_samples(data).samples[:_SAMPLES]
+    sequences = isinstance(model.decoder, SequenceDecoder)
+    check_data_options(data, key=key, size=size, sequences=sequences)
+    if data is not None and sequences:
+        return {"path": str(folder), **_sequence_facts(model, data, page, key)}
+    samples = None
+    if data is not None:
+        samples = load_samples(data, key=key, size=size).samples[:_SAMPLES]
     if samples is not None and model.scaling is None:
         samples = samples.float()
     try:
@@ -49,7 +61,9 @@ def autoencoder_facts(folder: Path, data: str | None, page: Path | None) -> dict
     return {"path": str(folder), **made.facts}
 
 
-def _sequence_facts(model: Autoencoder, data: str, page: Path | None) -> dict[str, Any]:
+def _sequence_facts(
+    model: Autoencoder, data: str, page: Path | None, key: str | None
+) -> dict[str, Any]:
     """How a model of sequences does on windows of them, by their length."""
     from dataclasses import asdict
 
@@ -58,7 +72,7 @@ def _sequence_facts(model: Autoencoder, data: str, page: Path | None) -> dict[st
     from vqtok.training.loading import load_sequences
     from vqtok.training.page import Page, autoencoder_page
 
-    windows = windows_for(model, load_sequences(data))
+    windows = windows_for(model, load_sequences(data, key=key))
     pictured = windows.values.is_floating_point() and windows.mask is None
     made = autoencoder_page(model, windows.values if pictured else None)
     scores = [asdict(score) for score in by_length(model, windows)]

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqtok.cli.common import check_device, positive, say, show
+from vqtok.cli.common import check_device, plural, positive, say, show
+from vqtok.cli.data_options import add_data_options
 
 if TYPE_CHECKING:
     from vqtok.autoencoders import Autoencoder
@@ -109,8 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the model"
     )
-    group.add_argument("--key", help="which array of an .npz (default: X, or the only one)")
-    group.add_argument("--size", type=positive, help="resize images to SIZE x SIZE")
+    add_data_options(group)
     group.add_argument(
         "--held-out",
         type=float,
@@ -223,7 +223,8 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
         facts = {"out": str(args.out), "name": tokenizer.name, "steps": config.steps}
         print(json.dumps({**facts, "fingerprint": tokenizer.fingerprint}))
     else:
-        show(f"{args.out} is trained: {config.steps:,} steps; {tokenizer.fingerprint[:12]}")
+        steps = plural(config.steps, "step")
+        show(f"{args.out} is trained: {steps}; {tokenizer.fingerprint[:12]}")
     return 0
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vqtok.cli.common import say, show
-from vqtok.errors import UsageError
+from vqtok.cli.data_options import check_data_options
+from vqtok.errors import DataError, UsageError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,13 +55,8 @@ def _check_options(args: argparse.Namespace) -> None:
         if getattr(args, option):
             name = option.replace("_", "-")
             raise UsageError(f"--{name} belongs to tokenizers, not to {args.preset}")
-    suffix = Path(args.data).suffix.lower()
-    if args.key is not None and suffix != ".npz":
-        raise UsageError(f"--key chooses an array of an .npz, which {args.data} is not")
-    if args.size is not None and args.preset.startswith("seq2seq"):
-        raise UsageError(f"--size resizes images, and {args.preset} is not trained on any")
-    if args.size is not None and suffix in (".csv", ".npy", ".npz"):
-        raise UsageError(f"--size resizes images; {args.data} is an array and stays as it is")
+    sequences = args.preset.startswith("seq2seq")
+    check_data_options(args.data, key=args.key, size=args.size, sequences=sequences)
 
 
 def _of_samples(args: argparse.Namespace) -> Callable[..., Any]:
@@ -69,7 +65,14 @@ def _of_samples(args: argparse.Namespace) -> Callable[..., Any]:
     from vqtok.training.fit import fit
     from vqtok.training.loading import load_samples
 
-    loaded = load_samples(args.data, key=args.key, size=args.size)
+    try:
+        loaded = load_samples(args.data, key=args.key, size=args.size)
+    except (UsageError, DataError) as error:
+        if Path(args.data).suffix.lower() != ".txt":
+            raise
+        raise type(error)(
+            f"{error} (a .txt is a list of images here; texts are for the seq2seq variants)"
+        ) from error
     for skipped in loaded.skipped:
         say(f"left out {skipped}")
     try:

@@ -81,6 +81,8 @@ def load_sequences(
         UsageError: there is no such file or key.
         DataError: the file is damaged or empty.
     """
+    if Path(path).is_dir():
+        raise UsageError(f"{path} is a folder; sequences are in a .txt, .npy, .npz or .csv")
     if not Path(path).is_file():
         raise UsageError(f"{path}: no such file")
     if Path(path).suffix.lower() != ".txt":

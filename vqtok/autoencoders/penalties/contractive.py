@@ -41,9 +41,13 @@ def jacobian_square_norm(latents: Tensor, inputs: Tensor) -> Tensor:
     columns = latents.flatten(1)
     chosen = torch.eye(columns.shape[1]).to(columns)[:, None].expand(-1, *columns.shape)
     total = columns.new_zeros(len(columns), dtype=torch.float32)
-    for some in chosen.split(_COLUMNS):
+    for first in range(0, len(chosen), _COLUMNS):
         (gradients,) = torch.autograd.grad(
-            columns, inputs, some, create_graph=True, is_grads_batched=True
+            columns,
+            inputs,
+            chosen[first : first + _COLUMNS],
+            create_graph=True,
+            is_grads_batched=True,
         )
         total = total + gradients.float().flatten(2).square().sum((0, 2))
     return total
