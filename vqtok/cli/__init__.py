@@ -27,6 +27,7 @@ VERBS = {
     "inspect": "vqtok.cli.inspect",
     "export": "vqtok.cli.export",
     "train": "vqtok.cli.train",
+    "import": "vqtok.cli.import_",
 }
 
 FAILED = 1

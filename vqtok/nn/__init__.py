@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vqtok.nn.absent import AbsentDecoder
 from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
 from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
 from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
@@ -16,11 +17,13 @@ from vqtok.nn.rnn import RNNDecoder, RNNEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
+from vqtok.nn.vqgan import VQGANDecoder, VQGANEncoder
 from vqtok.nn.waveform import WaveformDecoder, WaveformEncoder
 
 __all__ = [
     "DECODERS",
     "ENCODERS",
+    "AbsentDecoder",
     "ConvDecoder",
     "ConvEncoder",
     "DictionaryDecoder",
@@ -40,6 +43,8 @@ __all__ = [
     "TiedMLPDecoder",
     "TransformerDecoder",
     "TransformerEncoder",
+    "VQGANDecoder",
+    "VQGANEncoder",
     "WaveformDecoder",
     "WaveformEncoder",
     "build_decoder",
@@ -49,6 +54,7 @@ __all__ = [
 
 ENCODERS: dict[str, type[Stack]] = {
     "conv": ConvEncoder,
+    "vqgan": VQGANEncoder,
     "spectral": SpectralEncoder,
     "waveform": WaveformEncoder,
     "mlp": MLPEncoder,
@@ -60,6 +66,8 @@ ENCODERS: dict[str, type[Stack]] = {
 }
 DECODERS: dict[str, type[Stack]] = {
     "conv": ConvDecoder,
+    "vqgan": VQGANDecoder,
+    "absent": AbsentDecoder,
     "spectral": SpectralDecoder,
     "waveform": WaveformDecoder,
     "mlp": MLPDecoder,

@@ -53,13 +53,13 @@ class Stack(nn.Module):
         dim: D, the dimension of a latent.
         downsample: pixels per latent, each way.
         context: pixels beyond its own block that a latent sees (encoder), or around a block of
-            pixels that its latents come from (decoder), each side.
+            pixels that its latents come from (decoder), each side; None if that is everything.
     """
 
     config: dict[str, Any]
     dim: int
     downsample: int
-    context: int
+    context: int | None
 
 
 class ConvEncoder(Stack):

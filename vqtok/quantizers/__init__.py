@@ -12,6 +12,7 @@ from typing import Any
 from vqtok.quantizers.base import Quantized, Quantizer, without_type
 from vqtok.quantizers.beam_residual import BeamResidualQuantizer
 from vqtok.quantizers.bsq import BSQ
+from vqtok.quantizers.fixed import FixedQuantizer
 from vqtok.quantizers.fsq import FSQ
 from vqtok.quantizers.gradients import rotation_trick, straight_through
 from vqtok.quantizers.grouped import GroupedQuantizer
@@ -37,6 +38,7 @@ __all__ = [
     "QUANTIZERS",
     "BeamResidualQuantizer",
     "ClampedFSQ",
+    "FixedQuantizer",
     "GroupedQuantizer",
     "GumbelQuantizer",
     "MultiScaleQuantizer",
@@ -60,6 +62,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "ibq": IBQ,
     "gumbel": GumbelQuantizer,
     "random_projection": RandomProjectionQuantizer,
+    "fixed": FixedQuantizer,
     "fsq": FSQ,
     "ifsq": IFSQ,
     "clamped_fsq": ClampedFSQ,

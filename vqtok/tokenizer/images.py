@@ -8,11 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqtok.errors import DataError
 from vqtok.quantizers.base import check_num_codebooks
 from vqtok.tokenizer.base import Tokenizer, strict_float32
 
 # Larger images are coded in tiles of this side: the network's memory doesn't grow with them.
 _TILE = 1024
+# What a network that sees the whole image at once takes at most: a layer of 128 channels at full
+# resolution is then 2 GB.
+_MAX_WHOLE = 2048 * 2048
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -48,6 +52,7 @@ class ImageTokenizer(Tokenizer):
 
         Raises:
             ValueError: wrong shape or dtype, or ``num_codebooks`` out of range.
+            DataError: the image is larger than a network without locality takes.
         """
         if not isinstance(images, Tensor):
             raise ValueError(f"images must be a torch tensor, not {type(images).__name__}")
@@ -108,20 +113,32 @@ class ImageTokenizer(Tokenizer):
         return images[:, :, :height, :width]
 
     @property
-    def _encoder_margin(self) -> int:
-        return -(-self.autoencoder.encoder.context // self.downsample)
+    def _encoder_margin(self) -> int | None:
+        return self._margin(self.autoencoder.encoder.context)
 
     @property
-    def _decoder_margin(self) -> int:
-        return -(-self.autoencoder.decoder.context // self.downsample)
+    def _decoder_margin(self) -> int | None:
+        return self._margin(self.autoencoder.decoder.context)
+
+    def _margin(self, context: int | None) -> int | None:
+        return None if context is None else -(-context // self.downsample)
 
     def _pixels(self, codes: slice) -> slice:
         return slice(codes.start * self.downsample, codes.stop * self.downsample)
 
     def _tiles(
-        self, rows: int, columns: int, margin: int
+        self, rows: int, columns: int, margin: int | None
     ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
         """Cut a grid of codes into tiles: what to compute, what of it to keep, where it goes."""
+        if margin is None:
+            pixels = rows * columns * self.downsample**2
+            if pixels > _MAX_WHOLE:
+                raise DataError(
+                    f"an image of {pixels:,} pixels is too large: tokenizer {self.name!r} sees an "
+                    f"image as a whole, at most {_MAX_WHOLE:,} pixels; scale it down"
+                )
+            yield ((slice(0, rows), slice(0, columns)),) * 3
+            return
         side = _TILE // self.downsample
         for vertical in _spans(rows, side, margin):
             for horizontal in _spans(columns, side, margin):

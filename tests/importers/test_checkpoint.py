@@ -1,0 +1,192 @@
+"""Reading checkpoints: what is read, what is refused, and the verb around it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import diffusers
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from vqtok import importers
+from vqtok.cli import main
+from vqtok.errors import DataError, UsageError
+from vqtok.importers import hub, read_checkpoint
+from vqtok.media import read_image, write_image
+from vqtok.tokenizer import Tokenizer
+from vqtok.tokens import TokenReader
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(2)}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as diffusers saves a model."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("published") / "vq-small"
+    model = diffusers.VQModel(
+        block_out_channels=(32,), num_vq_embeddings=16, latent_channels=4, vq_embed_dim=4
+    )
+    model.quantize.embedding.weight.data.normal_()
+    model.save_pretrained(folder)
+    return folder
+
+
+def assert_read(path: Path) -> None:
+    checkpoint = read_checkpoint(path)
+    assert list(checkpoint.tensors) == list(TENSORS)
+    assert all(torch.equal(checkpoint.tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_safetensors_and_pickles_of_tensors_are_read(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a.safetensors")
+    assert_read(tmp_path / "a.safetensors")
+    for number, content in enumerate(
+        [
+            TENSORS,
+            {"state_dict": TENSORS, "epoch": 3},
+            {"model": TENSORS, "optimizer": {"lr": 1.0}, "args": argparse.Namespace(lr=1.0)},
+            {"ema": {"module": TENSORS}},
+        ]
+    ):
+        path = tmp_path / f"{number}.pt"
+        torch.save(content, path)
+        assert_read(path)
+
+
+def test_settings_inside_a_checkpoint_are_its_config(tmp_path: Path) -> None:
+    kwargs = {"encoder_dim": 8}
+    torch.save({"state_dict": TENSORS, "metadata": {"kwargs": kwargs}}, tmp_path / "dac.pth")
+    assert read_checkpoint(tmp_path / "dac.pth").config == kwargs
+
+
+def test_a_folder_is_its_weights_and_its_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"norm_num_groups": 4}')
+    save_file({"a.weight": TENSORS["a.weight"]}, tmp_path / "part-1.safetensors")
+    save_file({"b.bias": TENSORS["b.bias"]}, tmp_path / "part-2.safetensors")
+    index = {"weight_map": {"a.weight": "part-1.safetensors", "b.bias": "part-2.safetensors"}}
+    with pytest.raises(UsageError, match="several files"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_read(tmp_path)
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.config == {"norm_num_groups": 4}
+    assert list(checkpoint.files) == ["part-1.safetensors", "part-2.safetensors"]
+    index["weight_map"]["b.bias"] = "../elsewhere.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="outside its folder"):
+        read_checkpoint(tmp_path)
+
+
+class Attack:
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.proof),)
+
+
+def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    torch.save({"state_dict": TENSORS, "extra": Attack(proof)}, tmp_path / "evil.pt")
+    with pytest.raises(DataError, match=r"would run code.*mkdir.*convert it once yourself"):
+        read_checkpoint(tmp_path / "evil.pt")
+    assert not proof.exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), suffix=st.sampled_from([".pt", ".safetensors"]))
+def test_damaged_files_are_refused(
+    data: st.DataObject, suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    path = folder / f"good{suffix}"
+    if suffix == ".pt":
+        torch.save(TENSORS, path)
+    else:
+        save_file(TENSORS, path)
+    good = path.read_bytes()
+    cut = data.draw(st.integers(0, len(good) - 1))
+    bad = bytearray(good[:cut])
+    if data.draw(st.booleans()):
+        bad = bytearray(good)
+        bad[cut] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(bytes(bad))
+    with suppress(DataError):  # and nothing else; a flipped bit of a value cannot be seen here
+        read_checkpoint(path)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        read_checkpoint(tmp_path / "nothing.pt")
+    with pytest.raises(UsageError, match="holds no weights"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "weights.onnx").write_bytes(b"x")
+    with pytest.raises(UsageError, match="weights are read from"):
+        read_checkpoint(tmp_path / "weights.onnx")
+    torch.save({"epoch": 3}, tmp_path / "empty.pt")
+    with pytest.raises(DataError, match="no tensors"):
+        read_checkpoint(tmp_path / "empty.pt")
+    save_file(TENSORS, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"no family that vqtok knows \(.*vqgan.*a\.weight"):
+        importers.load(tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="unknown family 'vq'"):
+        importers.load(tmp_path / "other.safetensors", "vq")
+
+
+def test_import_encode_decode(published: Path, tmp_path: Path, capsys) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 30, 3), np.uint8)
+    write_image(tmp_path / "image.png", pixels)
+    out = tmp_path / "imported"
+    assert main(["import", str(published), str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["family"], facts["codebook_sizes"]) == ("vqgan", [16])
+    assert main(["import", str(published), str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["import", str(published), str(out), "--overwrite"]) == 0
+
+    tokens, back = tmp_path / "tokens", tmp_path / "back"
+    image = str(tmp_path / "image.png")
+    assert main(["encode", image, str(tokens), "--tokenizer", str(out)]) == 0
+    assert main(["verify", str(tokens)]) == 0
+    assert main(["decode", str(tokens), str(back), "--tokenizer", str(out)]) == 0
+    assert read_image(str(back / "image.png")).pixels.shape == pixels.shape
+    assert TokenReader(tokens)[0].codes.shape == (21, 30, 1)
+    assert Tokenizer.from_pretrained(out).training["imported"]["family"] == "vqgan"
+
+
+def test_a_name_on_the_hub(published: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    asked = {}
+
+    def download(repository: str, **options: object) -> str:
+        asked.update(options, repository=repository)
+        return str(published)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert main(["import", "hub:owner/vq-small@v2", str(tmp_path / "out")]) == 0
+    assert (asked["repository"], asked["revision"]) == ("owner/vq-small", "v2")
+    assert "diffusion_pytorch_model.safetensors" in asked["allow_patterns"]
+    with pytest.raises(UsageError, match="owner/name"):
+        hub.fetch("hub:nobody")
+
+    def unreachable(*_args: object, **_options: object) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    capsys.readouterr()
+    assert main(["import", "hub:owner/other", str(tmp_path / "no")]) == 1
+    assert "no network" in capsys.readouterr().err
+
+
+def test_an_option_of_another_family_is_wrong_usage(published: Path) -> None:
+    with pytest.raises(UsageError, match="has no choice of chunk"):
+        importers.load(published, chunk=3)

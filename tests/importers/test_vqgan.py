@@ -1,0 +1,295 @@
+"""Image tokenizers of the VQGAN family against the packages that they come from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers.models import chameleon as hf_chameleon
+from transformers.models import janus as hf_janus
+
+from vqtok.errors import DataError
+from vqtok.importers import Checkpoint, vqgan
+from vqtok.importers.weights import Weights
+from vqtok.samples import photos
+from vqtok.tokenizer import Tokenizer
+
+DIM = 6
+CODES = 50
+
+
+@dataclass
+class Rival:
+    """A model of another package: what it publishes and what it computes."""
+
+    tensors: dict[str, Tensor]
+    latents: Any  # images -> [B, D, h, w]
+    codes: Any  # latents -> [B * h * w]
+    images: Any = None  # codes [B, h, w] -> images; None without a decoder
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def photo(height: int, width: int) -> Tensor:
+    path = next(path for path in photos() if path.stem == "cat")
+    pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+    return pixels.permute(2, 0, 1)[None, :, 40 : 40 + height, 60 : 60 + width]
+
+
+def set_codebook(embedding: torch.nn.Embedding, latents: Tensor) -> None:
+    """Real latents as codes: those of an untrained model may all have one nearest code."""
+    rows = latents.permute(0, 2, 3, 1).reshape(-1, DIM)
+    chosen = rows[torch.linspace(0, len(rows) - 1, CODES).long()]
+    embedding.weight.data = chosen * (1 + 0.05 * torch.randn(CODES, 1))
+
+
+def diffusers_model(seen: Tensor) -> Rival:
+    model = diffusers.VQModel(
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(16, 32, 32),
+        layers_per_block=2,
+        latent_channels=10,
+        num_vq_embeddings=CODES,
+        vq_embed_dim=DIM,
+        norm_num_groups=4,
+        lookup_from_codebook=True,
+    ).eval()
+    set_codebook(model.quantize.embedding, model.encode(seen).latents)
+
+    def images(codes: Tensor) -> Tensor:
+        shape = (*codes.shape, DIM)
+        decoded = model.decode(codes.flatten(), force_not_quantize=True, shape=shape)
+        return decoded.sample
+
+    return Rival(
+        dict(model.state_dict()),
+        lambda x: model.encode(x).latents,
+        lambda latents: model.quantize(latents)[2][2],
+        images,
+        dict(model.config),
+    )
+
+
+def chameleon(seen: Tensor) -> Rival:
+    config = hf_chameleon.ChameleonVQVAEConfig(
+        embed_dim=DIM,
+        num_embeddings=CODES,
+        base_channels=64,
+        channel_multiplier=[1, 1, 2],
+        num_res_blocks=1,
+        latent_channels=12,
+        resolution=64,
+        attn_resolutions=[16],
+    )
+    model = hf_chameleon.ChameleonVQVAE(config).eval()
+    set_codebook(model.quantize.embedding, model.quant_conv(model.encoder(seen)))
+    inside = {f"model.vqmodel.{name}": value for name, value in model.state_dict().items()}
+    return Rival(
+        {**inside, "lm_head.weight": torch.zeros(3, 3)},
+        lambda x: model.quant_conv(model.encoder(x)),
+        lambda latents: model.quantize(latents)[2],
+    )
+
+
+def janus(seen: Tensor) -> Rival:
+    config = hf_janus.JanusVQVAEConfig(
+        embed_dim=DIM,
+        num_embeddings=CODES,
+        base_channels=32,
+        channel_multiplier=[1, 2, 2],
+        num_res_blocks=2,
+        latent_channels=12,
+        num_patches=1,
+    )
+    model = hf_janus.JanusVQVAE(config).eval()
+    set_codebook(model.quantize.embedding, model.quant_conv(model.encoder(seen)))
+
+    def images(codes: Tensor) -> Tensor:
+        model.quantize.quant_state_dims = codes.shape[1:]
+        return model.decode(codes.flatten(1))
+
+    return Rival(
+        dict(model.state_dict()),
+        lambda x: model.quant_conv(model.encoder(x)),
+        lambda latents: model.quantize(latents)[2],
+        images,
+    )
+
+
+def llamagen(seen: Tensor) -> Rival:
+    """The same layers under LlamaGen's names, compared by angle as in its own code."""
+    rival = janus(seen)
+    rules = [
+        (r"\.mid\.block_1\.", ".mid.0."),
+        (r"\.mid\.attn_1\.", ".mid.1."),
+        (r"\.mid\.block_2\.", ".mid.2."),
+        (r"\.(down|up)\.(\d+)\.block\.", r".conv_blocks.\2.res."),
+        (r"\.(down|up)\.(\d+)\.", r".conv_blocks.\2."),
+    ]
+    tensors = {}
+    for name, value in rival.tensors.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        tensors[name] = value
+    rows = F.normalize(tensors["quantize.embedding.weight"], dim=-1)
+    rival.tensors = {**tensors, "quantize.codebook_used": torch.zeros(65536)}
+
+    def codes(latents: Tensor) -> Tensor:
+        flat = F.normalize(latents.permute(0, 2, 3, 1).reshape(-1, DIM), dim=-1)
+        distances = flat.square().sum(1, keepdim=True) + rows.square().sum(1) - 2 * flat @ rows.T
+        return distances.argmin(1)
+
+    rival.codes = codes
+    return rival
+
+
+def taming(seen: Tensor) -> Rival:
+    """The same layers as taming-transformers numbers them: the decoder's stages backwards."""
+    rival = janus(seen)
+    last = 2
+    tensors = {
+        re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up.{last - int(m[1])}.", name): value
+        for name, value in rival.tensors.items()
+    }
+    rows = tensors["quantize.embedding.weight"] / tensors["quantize.embedding.weight"].norm(
+        dim=-1, keepdim=True
+    )  # so that the decoder of the oracle, which normalises, sees the same
+    tensors["quantize.embedding.weight"] = rows
+    rival.tensors = {**tensors, "loss.discriminator.main.0.weight": torch.zeros(2)}
+    rival.codes = lambda latents: torch.cdist(
+        latents.permute(0, 2, 3, 1).reshape(-1, DIM), rows
+    ).argmin(1)
+    return rival
+
+
+RIVALS = {
+    "diffusers": diffusers_model,
+    "chameleon": chameleon,
+    "janus": janus,
+    "llamagen": llamagen,
+    "taming": taming,
+}
+
+
+@pytest.fixture(scope="module", params=RIVALS)
+def rival(request: pytest.FixtureRequest) -> Rival:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return RIVALS[request.param](photo(96, 128).float() / 127.5 - 1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(rival: Rival) -> Tokenizer:
+    checkpoint = Checkpoint(rival.tensors, rival.config)
+    assert vqgan.recognises(checkpoint)
+    return Tokenizer(vqgan.build(checkpoint), name="imported")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 35)])
+def test_codes_and_images_are_those_of_the_package(
+    rival: Rival, tokenizer: Tokenizer, height: int, width: int
+) -> None:
+    image = photo(height, width)
+    codes = tokenizer.encode(image)
+
+    multiple = (-height % tokenizer.downsample, -width % tokenizer.downsample)
+    padded = F.pad(image.float(), (0, multiple[1], 0, multiple[0]), mode="replicate")
+    expected = rival.codes(rival.latents(padded / 127.5 - 1))
+
+    assert codes.shape[1:] == (-(-height // 4), -(-width // 4), 1)
+    assert torch.equal(codes.flatten(), expected.flatten())
+    assert codes.unique().numel() > CODES / 2  # one code everywhere would show nothing
+    if rival.images is None:
+        with pytest.raises(ValueError, match="no decoder"):
+            tokenizer.decode(codes)
+        return
+    decoded = tokenizer.autoencoder.decoder(tokenizer.autoencoder.quantizer.embed(codes))
+    assert (decoded - rival.images(codes[..., 0])).abs().max() < 1e-4
+    assert tokenizer.decode(codes, size=(height, width)).shape == image.shape
+
+
+def test_an_imported_tokenizer_is_saved_and_loaded(tokenizer: Tokenizer, tmp_path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    again = Tokenizer.from_pretrained(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint
+    image = photo(40, 40)
+    assert torch.equal(again.encode(image), tokenizer.encode(image))
+
+
+def test_the_other_rule_for_janus_goes_by_angle() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        rival = janus(photo(96, 128).float() / 127.5 - 1)
+        image = photo(64, 96)
+        flat = rival.latents(image.float() / 127.5 - 1).permute(0, 2, 3, 1).reshape(-1, DIM)
+    rows = rival.tensors["quantize.embedding.weight"]
+    by_angle = (F.normalize(flat, dim=-1) @ F.normalize(rows, dim=-1).T).argmax(1)
+    model = vqgan.build(Checkpoint(rival.tensors), compare="angle")
+    codes = Tokenizer(model, name="angle").encode(image).flatten()
+    assert torch.equal(codes, by_angle)
+    by_distance = vqgan.build(Checkpoint(rival.tensors))
+    assert not torch.equal(Tokenizer(by_distance, name="x").encode(image).flatten(), by_angle)
+
+
+def changed(rival: Rival, name: str, value: Tensor | None) -> Checkpoint:
+    tensors = dict(rival.tensors)
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value
+    return Checkpoint(tensors, rival.config)
+
+
+def end_of(rival: Rival, suffix: str) -> str:
+    return next(name for name in rival.tensors if name.endswith(suffix))
+
+
+def test_the_first_wrong_tensor_is_named(rival: Rival) -> None:
+    bias = end_of(rival, "quant_conv.bias")
+    with pytest.raises(DataError, match="missing"):
+        vqgan.build(changed(rival, bias, None))
+    with pytest.raises(DataError, match=rf"'{bias.split('vqmodel.')[-1]}' has shape \[7\]"):
+        vqgan.build(changed(rival, bias, torch.zeros(7)))
+    nan = torch.full_like(rival.tensors[bias], torch.nan)
+    with pytest.raises(DataError, match=r"quant_conv.bias' holds NaN"):
+        vqgan.build(changed(rival, bias, nan))
+    prefix = bias.removesuffix("quant_conv.bias").removesuffix("post_")
+    with pytest.raises(DataError, match=r"'encoder\.surprise' is unexpected"):
+        vqgan.build(changed(rival, f"{prefix}encoder.surprise", torch.zeros(1)))
+
+
+def test_numbers_with_gaps_are_refused() -> None:
+    tensors = {"encoder.down.999999999.block.0.conv1.weight": torch.zeros(1)}
+    weights = Weights(tensors, lambda name: name)
+    with pytest.raises(DataError, match=r"nothing in the checkpoint is encoder.down.0"):
+        weights.count("encoder.down.")
+
+
+def test_two_names_for_one_tensor_are_refused() -> None:
+    with pytest.raises(DataError, match="both"):
+        Weights({"a": torch.zeros(1), "b": torch.zeros(1)}, lambda _name: "c")
+
+
+@pytest.mark.parametrize("kind", [hf_chameleon.ChameleonVQVAE, hf_janus.JanusVQVAE])
+def test_published_sizes_fit(kind: Any) -> None:
+    """The defaults of transformers are those of the published models."""
+    with torch.device("meta"):
+        published = kind(kind.config_class())
+    tensors = {name: torch.zeros(v.shape) for name, v in published.state_dict().items()}
+    model = vqgan.build(Checkpoint(tensors))
+    assert model.quantizer.codebook_sizes == (published.quantize.embedding.weight.shape[0],)
+    ours = sum(p.numel() for p in [*model.encoder.parameters(), *model.decoder.parameters()])
+    theirs = sum(p.numel() for p in published.parameters())
+    theirs -= published.quantize.embedding.weight.numel()
+    if kind is hf_chameleon.ChameleonVQVAE:  # a projection for a decoder that it lacks
+        theirs -= sum(p.numel() for p in published.post_quant_conv.parameters())
+    assert ours == theirs

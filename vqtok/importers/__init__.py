@@ -1,0 +1,85 @@
+"""Published tokenizers in vqtok's own modules. A family is one file and one line below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vqtok._version import __version__
+from vqtok.autoencoders import Autoencoder
+from vqtok.errors import DataError, UsageError
+from vqtok.importers import hub, vqgan
+from vqtok.importers.checkpoint import Checkpoint, read_checkpoint
+from vqtok.tokenizer import Tokenizer
+
+__all__ = ["FAMILIES", "Checkpoint", "Family", "load", "read_checkpoint"]
+
+
+class Family(NamedTuple):
+    """How the checkpoints of one layout are read.
+
+    Attributes:
+        recognises: whether a checkpoint is one of them, by names and shapes.
+        build: the model with the checkpoint's weights; DataError for the first wrong tensor.
+        options: names of what else ``build`` takes.
+    """
+
+    recognises: Callable[[Checkpoint], bool]
+    build: Callable[..., Autoencoder]
+    options: tuple[str, ...] = ()
+
+
+FAMILIES: dict[str, Family] = {
+    "vqgan": Family(vqgan.recognises, vqgan.build, ("compare",)),
+}
+
+
+def load(
+    path: str | Path, family: str = "auto", *, name: str | None = None, **options: Any
+) -> Tokenizer:
+    """A tokenizer from published weights.
+
+    Args:
+        path: of a checkpoint: a file (.safetensors, or a pickle of tensors), a folder with weights
+            and ``config.json`` as transformers and diffusers save them, or ``hub:owner/name``.
+        family: in :data:`FAMILIES`, or ``"auto"`` to go by names and shapes.
+        name: of the tokenizer (default: that of the file or folder).
+        options: of the family's ``build``.
+
+    Returns:
+        one that encodes and decodes like any, and can be saved with ``save_pretrained``.
+
+    Raises:
+        UsageError: there is no such checkpoint, family or option.
+        DataError: the checkpoint cannot be read, is of no family that vqtok knows, or does not fit
+            its family; the message names the first wrong tensor.
+    """
+    if family != "auto" and family not in FAMILIES:
+        raise UsageError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
+    path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    checkpoint = read_checkpoint(path)
+    if family == "auto":
+        family = _family_of(checkpoint, path)
+    foreign = set(options) - set(FAMILIES[family].options)
+    if foreign:
+        raise UsageError(f"family {family} has no choice of {', '.join(sorted(foreign))}")
+    try:
+        model = FAMILIES[family].build(checkpoint, **options)
+    except DataError as error:
+        raise DataError(f"{path}, as {family}: {error}") from error
+    except (ValueError, TypeError) as error:  # the model that it describes cannot be
+        raise DataError(f"{path}, as {family}: {error}") from error
+    origin = {"family": family, "files": dict(checkpoint.files), "vqtok": __version__}
+    return Tokenizer(model, name=name or path.stem, training={"imported": origin})
+
+
+def _family_of(checkpoint: Checkpoint, path: Path) -> str:
+    for name, family in FAMILIES.items():
+        if family.recognises(checkpoint):
+            return name
+    some = ", ".join(list(checkpoint.tensors)[:3])
+    raise DataError(
+        f"{path} is of no family that vqtok knows ({', '.join(FAMILIES)}): it has "
+        f"{len(checkpoint.tensors):,} tensors, {some}, ..."
+    )

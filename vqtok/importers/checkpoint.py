@@ -1,0 +1,181 @@
+"""Checkpoints as they are published: named tensors and perhaps a config, read without running code.
+
+Only tensors and plain containers are taken from pickles (``torch.load(weights_only=True)``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vqtok.errors import DataError, UsageError
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+)
+"""What a folder calls its weights, first choice first; with ``.index.json`` if in several files."""
+
+CONFIG_FILES = ("config.json", "params.json")
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "best_state", "module", "generator")
+_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".th")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read.
+
+    Attributes:
+        tensors: by the names that the checkpoint gives them.
+        config: what lay beside them in JSON, or inside, or nothing.
+        files: name -> sha256 in hex of every weights file read.
+    """
+
+    tensors: dict[str, Tensor]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file (safetensors, or a pickle of tensors) or a folder with one and its config.
+
+    Raises:
+        UsageError: there is no such file, or not one that can be read here.
+        DataError: it is damaged, holds no tensors, or needs more than tensors to be unpickled.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = _weights_of(path)
+        beside = path
+    elif path.is_file():
+        files = [path]
+        beside = path.parent
+    else:
+        raise UsageError(f"{path}: no such file or folder")
+    tensors: dict[str, Tensor] = {}
+    inside: Mapping[str, Any] = {}
+    for file in files:
+        read, config = _read(file)
+        tensors |= read
+        inside = inside or config
+    if not tensors:
+        raise DataError(f"{path} holds no tensors")
+    config = inside or _config_in(beside)
+    return Checkpoint(tensors, config, {file.name: _sha256(file) for file in files})
+
+
+def _weights_of(folder: Path) -> list[Path]:
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = _json(index).get("weight_map")
+            if not isinstance(shards, dict):
+                raise DataError(f"{index} has no weight_map")
+            names = sorted({str(shard) for shard in shards.values()})
+            if any(Path(shard).name != shard for shard in names):
+                raise DataError(f"{index} names files outside its folder")
+            return [folder / shard for shard in names]
+    kinds = (".safetensors", *_PICKLES)
+    found = sorted(p for p in folder.iterdir() if p.suffix in kinds and p.is_file())
+    if len(found) == 1:
+        return found
+    raise UsageError(
+        f"{folder} holds {'several files of' if found else 'no'} weights"
+        + (f" ({', '.join(p.name for p in found[:5])}): name the one" if found else "")
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """The tensors of one file, and the config inside if it has any."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path), {}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+    if path.suffix not in _PICKLES:
+        raise UsageError(
+            f"{path}: weights are read from .safetensors and from {', '.join(_PICKLES)}"
+        )
+    try:
+        # A Namespace is a bag of settings: publishers put one beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(_refusal(path, error)) from error
+    except Exception as error:  # bytes from anywhere make the unpickler raise anything
+        raise DataError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+    return _unwrap(loaded)
+
+
+def _unwrap(loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """The tensors in what was unpickled, under whatever wrappers, and the settings beside them."""
+    settings: Mapping[str, Any] = {}
+    while isinstance(loaded, Mapping):
+        tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+        if len(tensors) > 1:
+            return tensors, settings
+        metadata = loaded.get("metadata")
+        if isinstance(metadata, Mapping) and isinstance(metadata.get("kwargs"), Mapping):
+            settings = metadata["kwargs"]
+        inner = [loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        loaded = inner[0] if inner else None
+    return {}, settings
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
+    reason = _first_line(error)
+    for line in str(error).splitlines():
+        if "Unsupported" in line or "GLOBAL" in line:
+            reason = line.strip()
+            break
+    return (
+        f"{path} is a pickle that would run code to be read ({reason}); vqtok reads tensors only. "
+        "If you trust its source, convert it once yourself: "
+        "safetensors.torch.save_file(torch.load(FILE, weights_only=False)['state_dict'], "
+        "'model.safetensors')"
+    )
+
+
+def _config_in(folder: Path) -> Mapping[str, Any]:
+    for name in CONFIG_FILES:
+        if (folder / name).is_file():
+            return _json(folder / name)
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is not a JSON object")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

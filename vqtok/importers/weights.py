@@ -1,0 +1,149 @@
+"""Published tensors under vqtok's names: nothing may be missing, left over or of another shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vqtok.errors import DataError
+
+# What vqtok's modules keep beside what is published: usage statistics of codebooks.
+_OWN = re.compile(r"(^|\.)(counts|initialized)$")
+
+
+class Weights:
+    """Tensors by vqtok's names, each remembering the name that it was published under.
+
+    Args:
+        tensors: by their published names.
+        rename: a published name to vqtok's, or None for what vqtok has no use for. A name that it
+            does not know may stay: no place of the model has it.
+
+    Raises:
+        DataError: two tensors become one.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        self._sources: dict[str, str] = {}
+        for source, tensor in tensors.items():
+            name = rename(source)
+            if name is None:
+                continue
+            if name in self._tensors:
+                raise DataError(f"tensors {self._sources[name]!r} and {source!r} are both {name!r}")
+            self._tensors[name] = tensor.detach()
+            self._sources[name] = source
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise DataError(f"a tensor is missing: nothing in the checkpoint is {name!r}")
+        return self._tensors[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def count(self, prefix: str) -> int:
+        """How many numbers follow ``prefix`` in names: of the stages, of the blocks.
+
+        Raises:
+            DataError: they are not 0, 1, 2, ...
+        """
+        start = re.compile(re.escape(prefix) + r"(\d+)\.")
+        found = {int(match[1]) for name in self._tensors if (match := start.match(name))}
+        for number in range(len(found)):
+            if number not in found:
+                raise DataError(f"a part is missing: nothing in the checkpoint is {prefix}{number}")
+        return len(found)
+
+    def size(self, name: str, axis: int) -> int:
+        """The size of a tensor along an axis; DataError if it has no such axis."""
+        tensor = self[name]
+        if not -tensor.ndim <= axis < tensor.ndim:
+            raise DataError(
+                f"tensor {self._sources[name]!r} has shape {list(tensor.shape)}, too few axes"
+            )
+        return tensor.shape[axis]
+
+    def replace(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
+        """Change a tensor in place of its published values."""
+        self._tensors[name] = change(self[name])
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a tensor another name."""
+        self.merge(new, [name], lambda tensor: tensor)
+
+    def drop(self, prefix: str) -> None:
+        """Forget the tensors whose names begin so."""
+        for name in [name for name in self._tensors if name.startswith(prefix)]:
+            del self._tensors[name], self._sources[name]
+
+    def merge(self, name: str, parts: Sequence[str], join: Callable[..., Tensor]) -> None:
+        """Make one tensor of several, which are gone then."""
+        tensors = [self[part] for part in parts]
+        try:
+            joined = join(*tensors)
+        except RuntimeError as error:
+            sources = ", ".join(repr(self._sources[part]) for part in parts)
+            raise DataError(f"tensors {sources} do not fit together: {error}") from error
+        source = self._sources[parts[0]]
+        for part in parts:
+            del self._tensors[part], self._sources[part]
+        self._tensors[name], self._sources[name] = joined, source
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give every tensor of a model its value, in the model's precision.
+
+        Raises:
+            DataError: a tensor is missing, left over, of another shape, or not finite; the message
+                names the first, as it was published.
+        """
+        wanted = model.state_dict()
+        for name in self._tensors:
+            if name not in wanted:
+                raise DataError(
+                    f"tensor {self._sources[name]!r} is unexpected: the model that the other "
+                    "tensors describe has no place for it"
+                )
+        state = {}
+        for name, place in wanted.items():
+            if _OWN.search(name) and name not in self._tensors:
+                state[name] = torch.ones_like(place)
+                continue
+            value = self._fitted(name, place)
+            if not bool(value.isfinite().all()):
+                raise DataError(f"tensor {self._sources[name]!r} holds NaN or Inf")
+            state[name] = value.to(place.dtype)
+        model.load_state_dict(state, strict=True)
+
+    def _fitted(self, name: str, place: Tensor) -> Tensor:
+        """The tensor in the shape of its place, axes of size 1 aside."""
+        value = self[name]
+        if [size for size in value.shape if size != 1] != [n for n in place.shape if n != 1]:
+            raise DataError(
+                f"tensor {self._sources[name]!r} has shape {list(value.shape)}, "
+                f"expected {list(place.shape)}"
+            )
+        return value.reshape(place.shape)
+
+
+def substitute(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    """A name after every rule (regular expression, replacement), in their order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def without_prefix(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of a part of a larger model, under the part's own names.
+
+    The first prefix that some name has decides; if none has any, these are all the tensors.
+    """
+    for prefix in prefixes:
+        part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if part:
+            return part
+    return dict(tensors)
