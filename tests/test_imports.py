@@ -24,6 +24,7 @@ RANKS = {
     "media": 4,
     "tokens": 4,
     "tokenizer": 5,
+    "token_stream": 5,
     "importers": 6,
     "training": 7,
     "pipeline": 7,

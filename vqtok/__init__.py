@@ -14,9 +14,10 @@ from vqtok._version import __version__
 if TYPE_CHECKING:
     from vqtok.autoencoders import Autoencoder, build_autoencoder
     from vqtok.quantizers import Quantized, ResidualQuantizer, VectorQuantizer
+    from vqtok.token_stream import TokenStream
     from vqtok.tokenizer import Tokenizer
     from vqtok.tokens import TokenReader
-    from vqtok.tokens.sequences import SequenceLayout, Vocabulary
+    from vqtok.tokens.sequences import SequenceLayout, TokenDataset, TokenSource, Vocabulary
 
 _HOMES = {
     "Autoencoder": "vqtok.autoencoders",
@@ -27,6 +28,9 @@ _HOMES = {
     "Tokenizer": "vqtok.tokenizer",
     "TokenReader": "vqtok.tokens",
     "SequenceLayout": "vqtok.tokens.sequences",
+    "TokenDataset": "vqtok.tokens.sequences",
+    "TokenSource": "vqtok.tokens.sequences",
+    "TokenStream": "vqtok.token_stream",
     "Vocabulary": "vqtok.tokens.sequences",
 }
 
@@ -35,7 +39,10 @@ __all__ = [
     "Quantized",
     "ResidualQuantizer",
     "SequenceLayout",
+    "TokenDataset",
     "TokenReader",
+    "TokenSource",
+    "TokenStream",
     "Tokenizer",
     "VectorQuantizer",
     "Vocabulary",

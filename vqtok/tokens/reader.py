@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqtok.errors import DataError
 from vqtok.tokens.header import Header, parse_json
@@ -78,6 +79,10 @@ class ShardReader:
         Only the bytes of those codebooks are read. Raises DataError naming the shard and the sample
         when they, the shape or the metadata are damaged, and IndexError outside the shard.
         """
+        codes, meta = self._read(index, num_codebooks)
+        return Sample(codes, self._parse_meta(index, meta))
+
+    def _read(self, index: int, num_codebooks: int | None) -> tuple[Codes, bytes]:
         count = self.header.num_codebooks if num_codebooks is None else num_codebooks
         if not 1 <= count <= self.header.num_codebooks:
             raise ValueError(
@@ -95,7 +100,26 @@ class ShardReader:
         except ValueError as error:
             raise self._damage(index, str(error)) from error
         self._check_codes(index, codes)
-        return Sample(codes, self._parse_meta(index, meta))
+        return codes, meta
+
+    def codes(self, index: int, num_codebooks: int | None = None) -> Codes:
+        """As :meth:`read`, the codes alone: metadata are checked but not parsed."""
+        return self._read(index, num_codebooks)[0]
+
+    def dims(self) -> NDArray[np.int64]:
+        """Dims of all samples: int64 [N, d], zeros where they are damaged beyond doubt.
+
+        What a sample says is only certain once it has been read.
+        """
+        dims = self._shape.astype(np.int64)
+        bits = dims.prod(axis=1, dtype=np.float64) * sum(self.header.bits_per_code)
+        room = np.diff(self._offsets) * float(8 * self._packing.unit)
+        for index in np.flatnonzero((dims < 1).any(axis=1) | (bits > room) | (room <= 0)).tolist():
+            try:
+                self._locate(index)
+            except DataError:  # noqa: PERF203
+                dims[index] = 0
+        return dims
 
     def meta(self, index: int) -> dict[str, Any]:
         """Metadata of sample ``index``; DataError when it or the shape is damaged."""
@@ -240,6 +264,22 @@ class TokenReader:
         """See :meth:`ShardReader.read`; ``index`` counts over all shards."""
         shard, local = self._find(index)
         return shard.read(local, num_codebooks)
+
+    def codes(self, index: int, num_codebooks: int | None = None) -> Codes:
+        """See :meth:`ShardReader.codes`; ``index`` counts over all shards."""
+        shard, local = self._find(index)
+        return shard.codes(local, num_codebooks)
+
+    def dims(self) -> NDArray[np.int64]:
+        """See :meth:`ShardReader.dims`; of all shards, zeros for one that cannot be read."""
+        tables = [np.zeros((0, len(self.header.dims)), np.int64)]
+        for start, stop in pairwise(self._starts):
+            if start < stop:
+                try:
+                    tables.append(self._find(start)[0].dims())
+                except DataError:
+                    tables.append(np.zeros((stop - start, len(self.header.dims)), np.int64))
+        return np.concatenate(tables)
 
     def meta(self, index: int) -> dict[str, Any]:
         """See :meth:`ShardReader.meta`; ``index`` counts over all shards."""
