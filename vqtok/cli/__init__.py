@@ -26,6 +26,7 @@ VERBS = {
     "verify": "vqtok.cli.verify",
     "inspect": "vqtok.cli.inspect",
     "export": "vqtok.cli.export",
+    "convert": "vqtok.cli.convert",
     "train": "vqtok.cli.train",
     "import": "vqtok.cli.import_",
 }

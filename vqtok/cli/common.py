@@ -38,15 +38,7 @@ def add_job_arguments(parser: argparse.ArgumentParser, threads_do: str) -> None:
         default="cpu",
         help="where the model runs: cpu, cuda, cuda:N or mps (default: %(default)s)",
     )
-    cores = len(os.sched_getaffinity(0))
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=min(cores, 8),
-        metavar="N",
-        help=f"threads that {threads_do} while the model runs; the result does not depend on "
-        "them (default: the number of cores, at most 8)",
-    )
+    add_workers_argument(parser, f"{threads_do} while the model runs")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -69,6 +61,19 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {device}: {reason}") from error
+
+
+def add_workers_argument(parser: argparse.ArgumentParser, threads_do: str) -> None:
+    """``--workers``: threads beside the one that runs the model."""
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(cores, 8),
+        metavar="N",
+        help=f"threads that {threads_do}; the result does not depend on "
+        "them (default: the number of cores, at most 8)",
+    )
 
 
 DEFAULT_TOKENIZERS = {"image": "photo", "audio": "audio"}

@@ -18,7 +18,13 @@ from vqtok.cli.common import (
     say,
     say_each,
 )
-from vqtok.cli.jobs import everywhere, local_device, make_engine, report_dataset
+from vqtok.cli.jobs import (
+    add_scale_arguments,
+    everywhere,
+    local_device,
+    make_engine,
+    report_dataset,
+)
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,26 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="inputs per file (default: 1000 images or 100 sounds)",
     )
-    parser.add_argument(
-        "--processes",
-        type=positive,
-        metavar="N",
-        help="processes that encode, each with the model in memory; a share of the cores each "
-        "(default: 1; with ray as many as the cluster holds)",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=["local", "ray"],
-        default="local",
-        help="local: this machine; ray: actors on a Ray cluster, that of RAY_ADDRESS or one of its "
-        "own (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--share",
-        metavar="I/N",
-        help="encode the share of process I of N only, counted from 0; all: everything (default: "
-        "what torchrun or SLURM array say)",
-    )
+    add_scale_arguments(parser)
     add_job_arguments(parser, "read files")
 
 

@@ -9,11 +9,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqtok.cli.common import SHOWN_ERRORS, plural, say, show
+from vqtok.cli.common import SHOWN_ERRORS, plural, positive, say, show
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
     from vqtok.pipeline import EncodeReport, Engine, Share
+
+
+def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say which processes do the work."""
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="processes that encode, each with the model in memory; a share of the cores each "
+        "(default: 1; with ray as many as the cluster holds)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="local: this machine; ray: actors on a Ray cluster, that of RAY_ADDRESS or one of its "
+        "own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share",
+        metavar="I/N",
+        help="encode the share of process I of N only, counted from 0; all: everything (default: "
+        "what torchrun or SLURM array say)",
+    )
 
 
 def local_device(device: str) -> str:

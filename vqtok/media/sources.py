@@ -206,7 +206,11 @@ def list_sources(spec: str | os.PathLike[str], modality: str = "image") -> list[
     return scan_sources(spec, modality).sources
 
 
-def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -> Listing:
+def scan_sources(
+    spec: str | os.PathLike[str],
+    modality: str | None = "image",
+    extensions: frozenset[str] | None = None,
+) -> Listing:
     """Find the inputs that ``spec`` stands for. Nothing is decoded or extracted.
 
     ``spec`` is one of
@@ -225,6 +229,7 @@ def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -
         spec: as above.
         modality: ``image`` or ``audio``: which extensions are known; ``audio`` knows those of
             videos too. None: those of both, videos apart.
+        extensions: these instead, in lower case with their dots.
 
     Raises:
         UsageError: nothing is there, or nothing that could be read.
@@ -232,7 +237,8 @@ def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -
     """
     if modality is not None and modality not in EXTENSIONS:
         raise UsageError(f"unknown modality {modality!r}: choose {' or '.join(EXTENSIONS)}")
-    scan = _Scan(_EITHER if modality is None else EXTENSIONS[modality])
+    known = _EITHER if modality is None else EXTENSIONS[modality]
+    scan = _Scan(known if extensions is None else extensions)
     spec = os.fspath(spec)
     if os.path.isdir(spec):
         scan.folder(spec)
@@ -243,7 +249,8 @@ def scan_sources(spec: str | os.PathLike[str], modality: str | None = "image") -
     else:
         raise UsageError(f"{spec}: no such file or folder")
     if not scan.sources:
-        message = _nothing_found(spec, modality or "image or audio", scan)
+        what = "fitting" if extensions is not None else modality or "image or audio"
+        message = _nothing_found(spec, what, scan)
         if scan.folders:
             message += f"; it matches {scan.folders} folders, whose files are matched by {spec}/*"
         raise UsageError(message)

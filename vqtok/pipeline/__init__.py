@@ -5,6 +5,7 @@ Every step can be killed at any moment and run again: the result is the same byt
 
 from __future__ import annotations
 
+from vqtok.pipeline.arrays import ForeignCodes
 from vqtok.pipeline.decode import DecodeReport, decode_dataset
 from vqtok.pipeline.encode import EncodeReport, encode_dataset
 from vqtok.pipeline.engines import Engine, Processes
@@ -16,6 +17,7 @@ __all__ = [
     "DecodeReport",
     "EncodeReport",
     "Engine",
+    "ForeignCodes",
     "Plan",
     "Processes",
     "Share",

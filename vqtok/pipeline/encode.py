@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqtok.pipeline.arrays import ForeignCodes
 from vqtok.pipeline.engines import Engine, Here
 from vqtok.pipeline.plan import Plan
 from vqtok.pipeline.share import Share
@@ -34,7 +35,7 @@ class EncodeReport:
 
 def encode_dataset(
     plan: Plan,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | ForeignCodes,
     out: Path | str,
     *,
     workers: int = 2,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vqtok.errors import UsageError, VqtokError
+from vqtok.pipeline.arrays import ForeignCodes
 from vqtok.pipeline.plan import Plan
 from vqtok.pipeline.task import encode_task, read_samples
 from vqtok.pipeline.workspace import PLAN, WORK, Workspace
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
 
 Progress = Callable[[int], object]
-Load = Callable[[], "Tokenizer"]
+Load = Callable[[], "Tokenizer | ForeignCodes"]
 
 MAX_DEATHS = 3
 """Times that a process may die over the same task before the job gives up."""
@@ -48,7 +49,7 @@ class Engine(Protocol):
 class Here:
     """This process. Inputs of the next task are read while the model is at the last ones."""
 
-    def __init__(self, tokenizer: Tokenizer, workers: int) -> None:
+    def __init__(self, tokenizer: Tokenizer | ForeignCodes, workers: int) -> None:
         self.tokenizer = tokenizer
         self.workers = workers
 

@@ -24,9 +24,14 @@ SHARD_SIZE = {"image": 1000, "audio": 100}
 class PlannedTokenizer(Protocol):
     """What a plan needs to know of a tokenizer."""
 
-    name: str
-    fingerprint: str
-    modality: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def modality(self) -> str: ...
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]: ...
@@ -41,6 +46,7 @@ class Plan:
 
     ``device``: kind of device the model runs on ("cpu", "cuda"), since kinds may round differently.
     ``content``: SHA-256 of the inputs' fingerprints, so that others of the same names are noticed.
+    ``reading``: how inputs are read, where that is a choice.
     """
 
     header: Header
@@ -48,6 +54,7 @@ class Plan:
     device: str
     sources: tuple[Source, ...]
     content: str
+    reading: str = ""
 
     @property
     def num_tasks(self) -> int:
@@ -65,7 +72,8 @@ class Plan:
     @property
     def options(self) -> dict[str, Any]:
         """All but the inputs, as JSON."""
-        return {**self.header.to_json(), "shard_size": self.shard_size, "device": self.device}
+        options = {**self.header.to_json(), "shard_size": self.shard_size, "device": self.device}
+        return {**options, "reading": self.reading} if self.reading else options
 
     @property
     def digest(self) -> str:
@@ -94,7 +102,11 @@ class Plan:
             raise DataError(f"{path}: sources are malformed")
         if not isinstance(content, str):
             raise DataError(f"{path}: content {content!r} is malformed")
-        plan = cls(header, shard_size, device, tuple(map(Source.from_json, sources)), content)
+        reading = value.get("reading", "")
+        if not isinstance(reading, str):
+            raise DataError(f"{path}: reading {reading!r} is malformed")
+        inputs = tuple(map(Source.from_json, sources))
+        plan = cls(header, shard_size, device, inputs, content, reading)
         if plan.digest != value.get("digest"):
             raise DataError(f"{path}: the plan is damaged (its digest does not match)")
         return plan
@@ -138,7 +150,8 @@ def make_plan(
     device = str(getattr(tokenizer.device, "type", tokenizer.device))
     fingerprints = "\n".join(source.fingerprint() for source in sources)
     content = hashlib.sha256(fingerprints.encode("ascii")).hexdigest()
-    return Plan(header, shard_size, device, tuple(sources), content)
+    reading = getattr(tokenizer, "reading", "")
+    return Plan(header, shard_size, device, tuple(sources), content, reading)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqtok.errors import DataError
 from vqtok.media.sources import Source
+from vqtok.pipeline.arrays import ForeignCodes
 from vqtok.pipeline.images import encode_images
 from vqtok.pipeline.plan import Plan
 from vqtok.pipeline.sounds import encode_sounds
@@ -17,7 +18,10 @@ from vqtok.tokens.notes import Notes
 if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
 
-ENCODERS: dict[str, Callable[..., Generator[Sample | DataError, None, None]]] = {
+Result = Sample | list[Sample] | DataError
+"""What an input gives: a sample, several, or what is wrong with it."""
+
+ENCODERS: dict[str, Callable[..., Generator[Result, None, None]]] = {
     "image": encode_images,
     "audio": encode_sounds,
 }
@@ -25,9 +29,11 @@ ENCODERS: dict[str, Callable[..., Generator[Sample | DataError, None, None]]] = 
 
 
 def read_samples(
-    sources: Iterable[Source], tokenizer: Tokenizer, plan: Plan, workers: int
-) -> Generator[Sample | DataError, None, None]:
-    """The samples of ``sources`` in order, read in threads; for a bad one, its error."""
+    sources: Iterable[Source], tokenizer: Tokenizer | ForeignCodes, plan: Plan, workers: int
+) -> Generator[Result, None, None]:
+    """What ``sources`` give, in order, read in threads."""
+    if isinstance(tokenizer, ForeignCodes):
+        return tokenizer.read(sources, plan.header, workers)
     encoder = ENCODERS[plan.header.modality]
     return encoder(sources, tokenizer, plan.header.num_codebooks, workers)
 
@@ -35,14 +41,14 @@ def read_samples(
 def encode_task(
     workspace: Workspace,
     task: int,
-    tokenizer: Tokenizer,
-    samples: Iterator[Sample | DataError] | None = None,
+    tokenizer: Tokenizer | ForeignCodes,
+    samples: Iterator[Result] | None = None,
     progress: Callable[[int], object] | None = None,
     notes: Notes | None = None,
 ) -> Part:
     """Make shard ``task`` of the plan and record it. Doing so again gives the same bytes.
 
-    ``samples``: an iterator whose next items are those of the task's sources (by default they are
+    ``samples``: an iterator whose next items are what the task's sources give (by default they are
     made here). ``notes``: those on the samples are added here.
     """
     plan = workspace.plan
@@ -55,10 +61,11 @@ def encode_task(
             result = next(results)
             if isinstance(result, DataError):
                 failures.append(Failure(source.uri, str(result).removeprefix(f"{source.uri}: ")))
-            else:
+                result = []
+            for sample in [result] if isinstance(result, Sample) else result:
                 if notes is not None:
-                    notes.add(result.meta)
-                yield result
+                    notes.add(sample.meta)
+                yield sample
             if progress is not None:
                 progress(1)
 
