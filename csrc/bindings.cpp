@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/adaptive.h"
 #include "cpu/bits.h"
 #include "cpu/codebook_cache.h"
 #include "cpu/cosine.h"
@@ -104,6 +105,44 @@ void unpack_bits_cpu(uintptr_t packed, int64_t count, int bits, uintptr_t codes,
   unpack_bits(at<uint8_t>(packed), count, bits, at<int64_t>(codes), threads);
 }
 
+py::bytes to_bytes(const std::vector<uint8_t>& stream) {
+  return py::bytes(reinterpret_cast<const char*>(stream.data()), stream.size());
+}
+
+// The bytes of an immutable object, which the caller holds.
+const uint8_t* bytes_of(const py::bytes& data) {
+  return reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(data.ptr()));
+}
+
+int64_t size_of(const py::bytes& data) { return PyBytes_GET_SIZE(data.ptr()); }
+
+py::list to_list(const std::vector<std::vector<uint8_t>>& streams) {
+  py::list result;
+  for (const auto& stream : streams) result.append(to_bytes(stream));
+  return result;
+}
+
+py::list adaptive_encode_cpu(uintptr_t planes, int64_t rows, int64_t columns,
+                             const std::vector<int64_t>& sizes, int threads) {
+  std::vector<std::vector<uint8_t>> streams;
+  {
+    py::gil_scoped_release release;
+    streams = encode_planes(static_cast<int>(sizes.size()), threads, [&](int q) {
+      return adaptive_encode({at<uint32_t>(planes), q, rows, columns}, sizes[q]);
+    });
+  }
+  return to_list(streams);
+}
+
+bool adaptive_decode_cpu(uintptr_t planes, int q, int64_t rows, int64_t columns, int64_t size,
+                         const py::bytes& stream) {
+  const uint8_t* bytes = bytes_of(stream);
+  const int64_t count = size_of(stream);
+  const Planes known{at<uint32_t>(planes), q, rows, columns};
+  py::gil_scoped_release release;
+  return adaptive_decode(known, size, bytes, count, at<uint32_t>(planes) + q * known.size());
+}
+
 int64_t ema_update_cpu(uintptr_t x, int dtype, int64_t rows, int64_t dim, int64_t stride,
                        uintptr_t codes, int64_t size, uintptr_t counts, uintptr_t sums, int threads,
                        const std::string& isa) {
@@ -172,6 +211,11 @@ PYBIND11_MODULE(_native, m) {
         "Returns the position of the first code that does not fit, or -1.");
   m.def("unpack_bits_cpu", &unpack_bits_cpu, py::arg("packed"), py::arg("count"), py::arg("bits"),
         py::arg("codes"), py::arg("threads"));
+  m.def("adaptive_encode_cpu", &adaptive_encode_cpu, py::arg("planes"), py::arg("rows"),
+        py::arg("columns"), py::arg("sizes"), py::arg("threads"), "A stream for each plane.");
+  m.def("adaptive_decode_cpu", &adaptive_decode_cpu, py::arg("planes"), py::arg("q"),
+        py::arg("rows"), py::arg("columns"), py::arg("size"), py::arg("stream"),
+        "Fills plane q; False if bytes of the stream were left over.");
   m.def("ema_update_cpu", &ema_update_cpu, py::arg("x"), py::arg("dtype"), py::arg("rows"),
         py::arg("dim"), py::arg("stride"), py::arg("codes"), py::arg("size"), py::arg("counts"),
         py::arg("sums"), py::arg("threads"), py::arg("isa"),

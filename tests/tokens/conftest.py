@@ -8,7 +8,7 @@ import pytest
 from vqtok.tokens import Header, Sample, ShardInfo, write_manifest, write_shard
 
 
-@pytest.fixture(params=["plain", "bits"])
+@pytest.fixture(params=["plain", "bits", "entropy"])
 def header(request: pytest.FixtureRequest) -> Header:
     """Three codebooks of awkward sizes, in each packing tier."""
     return Header(

@@ -1,4 +1,4 @@
-"""A reader written from FORMAT.md alone, with numpy, sharing no code with vqtok."""
+"""A reader written from FORMAT.md alone, with numpy; of vqtok it uses the plain entropy decoder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqtok.ops import adaptive
 from vqtok.tokens import Header, Sample, verify, write_manifest, write_shard
 
 TYPES = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8"}
@@ -21,6 +22,10 @@ def stranger_reads(folder: Path):
     for shard in manifest["shards"]:
         assert "/" not in shard["file"]
         yield from stranger_reads_shard((folder / shard["file"]).read_bytes())
+
+
+def bits_of(size: int) -> int:
+    return max(1, math.ceil(math.log2(size)))
 
 
 def stranger_reads_shard(data: bytes):
@@ -37,7 +42,8 @@ def stranger_reads_shard(data: bytes):
     for i, dims in enumerate(tensors["shape"].tolist()):
         start, line_start = int(tensors["offsets"][i]), int(tensors["meta_offsets"][i])
         line = meta[line_start : meta.index(b"\n", line_start) + 1]
-        crc = zlib.crc32(tensors["shape"][i].tobytes() + line)
+        sizes = tensors["plane_sizes"][i] if "plane_sizes" in tensors else np.zeros(0, np.uint32)
+        crc = zlib.crc32(tensors["shape"][i].tobytes() + sizes.tobytes() + line)
         assert crc == tensors["crc32"][i, 0]
         planes = []
         for q, size in enumerate(header["codebook_sizes"]):
@@ -45,8 +51,19 @@ def stranger_reads_shard(data: bytes):
             if header["packing"] == "plain":
                 stored = tokens[start : start + count]
                 plane = stored.astype(np.int64)
+            elif len(sizes) and sizes[q] < math.ceil(count * bits_of(size) / 8):
+                assert sizes[q] >= count / 256
+                stored = tokens[start : start + sizes[q]]
+                grid = (math.prod(dims[:-1]), dims[-1])
+                known = [plane.reshape(grid) for plane in planes] + [np.zeros(grid)]
+                known = np.array(known, np.uint32)
+                stream = stored.tobytes()
+                if sizes[q] == math.ceil(count / 256):
+                    stream = stream.rstrip(b"\0")
+                assert adaptive.decode(known, size, stream)
+                plane = known[-1].astype(np.int64)
             else:
-                bits = max(1, math.ceil(math.log2(size)))
+                bits = bits_of(size)
                 stored = tokens[start : start + math.ceil(count * bits / 8)]
                 every = [int(byte) >> j & 1 for byte in stored for j in range(8)]
                 plane = np.array(
@@ -66,7 +83,7 @@ def test_a_stranger_reads_a_dataset(dataset: Path, samples: list[Sample]) -> Non
         assert meta == expected.meta
 
 
-@pytest.mark.parametrize("packing", ["plain", "bits"])
+@pytest.mark.parametrize("packing", ["plain", "bits", "entropy"])
 def test_a_stranger_reads_other_widths(tmp_path: Path, packing: str) -> None:
     sizes = (1, 2, 3, 1024, 1025, 1 << 18)
     header = Header(
@@ -77,6 +94,8 @@ def test_a_stranger_reads_other_widths(tmp_path: Path, packing: str) -> None:
         Sample(rng.integers(0, sizes, (length, channels, len(sizes))))
         for length, channels in ((1, 1), (7, 1), (33, 2))
     ]
+    samples.append(Sample(np.sort(samples[2].codes, axis=0) // 64))
+    samples.append(Sample(np.zeros((900, 1, len(sizes)), np.int64)))
     write_manifest(tmp_path, header, [write_shard(tmp_path / "s", samples, header)])
     assert verify(tmp_path) == []
     for expected, (codes, meta) in zip(samples, stranger_reads(tmp_path), strict=True):
@@ -94,6 +113,7 @@ def test_the_head_is_as_the_format_says(dataset: Path, header: Header) -> None:
         ("offsets", "I64", [n + 1], 8),
         ("meta_offsets", "I64", [n + 1], 8),
         ("shape", "I32", [n, 2], 4),
+        *([("plane_sizes", "U32", [n, q], 4)] if header.packing == "entropy" else []),
         ("crc32", "U32", [n, q + 1], 4),
         ("header_crc32", "U32", [1], 4),
         ("tokens", {1: "U8", 2: "U16"}[item], [info["token_bytes"] // item], item),
@@ -101,6 +121,7 @@ def test_the_head_is_as_the_format_says(dataset: Path, header: Header) -> None:
     ]
     keys = ["format", "format_version", "tokenizer", "tokenizer_name", "codebook_sizes"]
     keys += ["modality", "packing", "dims"]
+    keys += ["prior"] if header.packing == "entropy" else []
     inner = json.dumps({key: manifest[key] for key in keys}, separators=(",", ":"))
     description, end = {"__metadata__": {"vqtok": inner}}, 0
     for name, dtype, shape, size in table:

@@ -36,6 +36,7 @@ EXAMPLES = """\
 examples:
   vqtok encode photos/ tokens/
   vqtok encode photos/ tokens/                     (again: goes on where it was killed)
+  vqtok encode photos/ tokens/ --pack entropy
   vqtok encode music/ tokens/ --num-codebooks 4
   vqtok encode mixed/ sounds/ --tokenizer audio
   vqtok encode 'shards/*.tar' tokens/ --num-codebooks 2 --shard-size 5000
@@ -80,9 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pack",
-        choices=["bits", "plain"],
+        choices=["bits", "plain", "entropy"],
         default="bits",
-        help="bits: as few bits per code as the codebook needs; plain: whole 8, 16 or 32 bits "
+        help="bits: as few bits per code as the codebook needs; plain: whole 8, 16 or 32 bits; "
+        "entropy: the smallest files, coded by what the codes around make likely "
         "(default: %(default)s)",
     )
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,12 @@ from vqtok.errors import DataError
 FORMAT = "vqtok.tokens"
 FORMAT_VERSION = 1
 DIMS = {"image": ("h", "w"), "audio": ("t", "c")}
-PACKINGS = ("plain", "bits")
+PACKINGS = ("plain", "bits", "entropy")
 MAX_CODEBOOK_SIZE = 1 << 32
+MAX_CODED_SIZE = 1 << 20
+"""Largest codebook that the packing "entropy" takes."""
+
+_DIGEST = re.compile("([0-9a-f]{64})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +27,10 @@ class Header:
 
     ``tokenizer``: fingerprint of the tokenizer that made the codes. ``tokenizer_name``: what a
     person calls it. ``codebook_sizes``: K of each codebook, each in [1, 2**32]. ``modality``:
-    "image" or "audio". ``packing``: "plain" or "bits". ``dims``: names of the axes of a sample's
-    codes without the codebook axis; by default those of the modality.
+    "image" or "audio". ``packing``: "plain", "bits" or "entropy". ``dims``: names of the axes of a
+    sample's codes without the codebook axis; by default those of the modality. ``prior``: of the
+    packing "entropy", SHA-256 of the prior that the codes were coded with, in hexadecimal, "" where
+    it was the adaptive model.
 
     Raises ValueError when a field has no meaning in this format version.
     """
@@ -34,6 +41,7 @@ class Header:
     modality: str = "image"
     packing: str = "plain"
     dims: tuple[str, ...] = ()
+    prior: str = ""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -54,6 +62,15 @@ class Header:
             raise ValueError(
                 f"codebook_sizes must be integers in [1, 2**32], got {self.codebook_sizes!r}"
             )
+        if self.packing == "entropy" and max(self.codebook_sizes) > MAX_CODED_SIZE:
+            raise ValueError(
+                f"packing 'entropy' takes codebooks of up to {MAX_CODED_SIZE} codes, got "
+                f"{max(self.codebook_sizes)}: choose 'bits'"
+            )
+        if not (isinstance(self.prior, str) and _DIGEST.fullmatch(self.prior)):
+            raise ValueError(f"prior must be a SHA-256 or '', got {self.prior!r}")
+        if self.prior and self.packing != "entropy":
+            raise ValueError(f"packing {self.packing!r} has no prior, got {self.prior!r}")
         object.__setattr__(self, "dims", tuple(self.dims) or DIMS[self.modality])
         if not all(isinstance(name, str) and name for name in self.dims):
             raise ValueError(f"dims must be names of axes, got {self.dims!r}")
@@ -79,6 +96,7 @@ class Header:
             "modality": self.modality,
             "packing": self.packing,
             "dims": list(self.dims),
+            **({"prior": self.prior} if self.packing == "entropy" else {}),
         }
 
     @classmethod
@@ -87,6 +105,8 @@ class Header:
         if not isinstance(value, Mapping) or value.get("format") != FORMAT:
             raise DataError(f"{where}: not a vqtok token file (no {FORMAT!r} header)")
         fields = ("format_version", "tokenizer", "tokenizer_name", "modality", "packing")
+        if value.get("packing") == "entropy":
+            fields = (*fields, "prior")
         try:
             sizes, dims = value["codebook_sizes"], value["dims"]
             if not (isinstance(sizes, list) and isinstance(dims, list) and sizes and dims):

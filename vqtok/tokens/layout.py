@@ -38,10 +38,12 @@ def tensor_table(
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """dtype and shape of each tensor of a shard, in file order (aligned to their items)."""
     packing = packing_of(header)
+    sizes = {"plane_sizes": ("U32", (samples, header.num_codebooks))} if packing.has_sizes else {}
     return {
         "offsets": ("I64", (samples + 1,)),
         "meta_offsets": ("I64", (samples + 1,)),
         "shape": ("I32", (samples, len(header.dims))),
+        **sizes,
         "crc32": ("U32", (samples, header.num_codebooks + 1)),
         "header_crc32": ("U32", (1,)),
         "tokens": (packing.dtype, (token_bytes // packing.unit,)),

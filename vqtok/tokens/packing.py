@@ -7,7 +7,8 @@ that the first q codebooks are a prefix of the sample's bytes.
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from vqtok.ops import bits as bit_ops
 from vqtok.tokens.header import Header
+from vqtok.tokens.models import Adaptive
 
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.int64]
@@ -23,24 +25,32 @@ Codes = NDArray[np.int64]
 class Packing(Protocol):
     """A packing tier, for the codebooks of one header.
 
-    ``dtype``: safetensors dtype of the ``tokens`` tensor; ``unit``: bytes of one of its elements.
+    ``dtype``: safetensors dtype of the ``tokens`` tensor; ``unit``: bytes of one of its elements;
+    ``has_sizes``: whether the sizes of planes depend on the codes, and are stored.
     """
 
     dtype: str
     unit: int
+    has_sizes: bool
 
     def pack(self, codes: NDArray[Any]) -> list[bytes]:
         """The planes of codes [*dims, Q], each code in [0, K_q)."""
 
-    def ends(self, dims: tuple[int, ...]) -> list[int]:
-        """Where each of the Q planes of a sample ends, in bytes from the start of the sample."""
+    def ends(self, dims: tuple[int, ...], sizes: Sequence[int]) -> list[int]:
+        """Where each of the Q planes of a sample ends, in bytes from the start of the sample.
 
-    def unpack(self, data: Bytes, dims: tuple[int, ...], num_codebooks: int) -> Codes:
-        """codes int64 [*dims, num_codebooks] from the first planes; ValueError if not canonical."""
+        ``sizes``: the sample's row of ``plane_sizes``, where the tier has one, else empty;
+        ValueError when they cannot be.
+        """
+
+    def unpack(self, data: Bytes, dims: tuple[int, ...], ends: Sequence[int]) -> Codes:
+        """codes int64 [*dims, len(ends)] from the first planes; ValueError if not canonical."""
 
 
 class Plain:
     """Whole unsigned integers, of the smallest of 8, 16 and 32 bits that holds every code."""
+
+    has_sizes = False
 
     def __init__(self, header: Header) -> None:
         width = max(header.bits_per_code)
@@ -52,12 +62,12 @@ class Plain:
     def pack(self, codes: NDArray[Any]) -> list[bytes]:
         return [codes[..., q].astype(self._element).tobytes() for q in range(codes.shape[-1])]
 
-    def ends(self, dims: tuple[int, ...]) -> list[int]:
+    def ends(self, dims: tuple[int, ...], sizes: Sequence[int]) -> list[int]:
         plane = math.prod(dims) * self.unit
         return [plane * (q + 1) for q in range(self._num_codebooks)]
 
-    def unpack(self, data: Bytes, dims: tuple[int, ...], num_codebooks: int) -> Codes:
-        planes = data.view(self._element).reshape(num_codebooks, -1)
+    def unpack(self, data: Bytes, dims: tuple[int, ...], ends: Sequence[int]) -> Codes:
+        planes = data.view(self._element).reshape(len(ends), -1)
         return _channels_last(planes, dims)
 
 
@@ -66,6 +76,7 @@ class Bits:
 
     dtype = "U8"
     unit = 1
+    has_sizes = False
 
     def __init__(self, header: Header) -> None:
         self._bits = header.bits_per_code
@@ -77,26 +88,93 @@ class Bits:
             for plane, bits in zip(planes, self._bits, strict=True)
         ]
 
-    def ends(self, dims: tuple[int, ...]) -> list[int]:
+    def ends(self, dims: tuple[int, ...], sizes: Sequence[int]) -> list[int]:
         count = math.prod(dims)
-        return list(accumulate((count * bits + 7) // 8 for bits in self._bits))
+        return list(accumulate(bit_ops.packed_size(count, bits) for bits in self._bits))
 
-    def unpack(self, data: Bytes, dims: tuple[int, ...], num_codebooks: int) -> Codes:
+    def unpack(self, data: Bytes, dims: tuple[int, ...], ends: Sequence[int]) -> Codes:
         count = math.prod(dims)
-        planes = np.empty((num_codebooks, count), np.int64)
-        start = 0
-        for q, end in enumerate(self.ends(dims)[:num_codebooks]):
-            padding = (end - start) * 8 - count * self._bits[q]
-            if int(data[end - 1]) >> (8 - padding):
-                raise ValueError(f"the padding bits of codebook {q} are not zero")
-            planes[q] = bit_ops.unpack(data[start:end], self._bits[q], count)
-            start = end
+        planes = np.empty((len(ends), count), np.int64)
+        for q, (start, end) in enumerate(pairwise((0, *ends))):
+            planes[q] = _unpack_bits(data[start:end], self._bits[q], count, q)
         return _channels_last(planes, dims)
+
+
+def _unpack_bits(data: Bytes, bits: int, count: int, q: int) -> NDArray[np.int64]:
+    padding = len(data) * 8 - count * bits
+    if int(data[-1]) >> (8 - padding):
+        raise ValueError(f"the padding bits of codebook {q} are not zero")
+    return bit_ops.unpack(data, bits, count)
+
+
+class Entropy:
+    """Each plane as a stream of the entropy coder, or as bits where that is no smaller."""
+
+    dtype = "U8"
+    unit = 1
+    has_sizes = True
+
+    def __init__(self, header: Header) -> None:
+        self._bits = Bits(header)
+        self._widths = header.bits_per_code
+        self._model = Adaptive(header.codebook_sizes)
+
+    def pack(self, codes: NDArray[Any]) -> list[bytes]:
+        *dims, num_codebooks = codes.shape
+        planes = np.ascontiguousarray(
+            np.moveaxis(codes, -1, 0).reshape(num_codebooks, *_grid(dims)), np.uint32
+        )
+        least = _least_bytes(math.prod(dims))
+        coded = [stream.ljust(least, b"\0") for stream in self._model.encode(planes)]
+        pairs = zip(self._bits.pack(codes), coded, strict=True)
+        return [min(bits, stream, key=len) for bits, stream in pairs]
+
+    def ends(self, dims: tuple[int, ...], sizes: Sequence[int]) -> list[int]:
+        count = math.prod(dims)
+        least = _least_bytes(count)
+        for q, (size, bits) in enumerate(zip(sizes, self._widths, strict=True)):
+            most = bit_ops.packed_size(count, bits)
+            if not least <= size <= most:
+                raise ValueError(
+                    f"plane {q} has {size} bytes for {count} codes, not {least} to {most}"
+                )
+        return list(accumulate(sizes))
+
+    def unpack(self, data: Bytes, dims: tuple[int, ...], ends: Sequence[int]) -> Codes:
+        count = math.prod(dims)
+        planes = np.empty((len(ends), *_grid(dims)), np.uint32)
+        for q, (start, end) in enumerate(pairwise((0, *ends))):
+            width = self._widths[q]
+            if end - start == bit_ops.packed_size(count, width):
+                plane = _unpack_bits(data[start:end], width, count, q)
+                planes[q] = plane.reshape(planes.shape[1:])
+            else:
+                padded = end - start == _least_bytes(count)
+                stream = data[start:end].tobytes()
+                self._model.decode(planes, q, stream.rstrip(b"\0") if padded else stream)
+        return _channels_last(planes.reshape(len(ends), -1), dims)
+
+
+def _grid(dims: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a plane: the last axis is the columns, if there are several."""
+    return (dims[0], 1) if len(dims) == 1 else (math.prod(dims[:-1]), dims[-1])
+
+
+def _least_bytes(count: int) -> int:
+    """Of a coded plane: what a reader allocates stays in proportion to the file."""
+    return (count + 255) // 256
+
+
+PACKINGS: dict[str, Callable[[Header], Packing]] = {
+    "plain": Plain,
+    "bits": Bits,
+    "entropy": Entropy,
+}
 
 
 def packing_of(header: Header) -> Packing:
     """The packing tier that ``header`` names."""
-    return Bits(header) if header.packing == "bits" else Plain(header)
+    return PACKINGS[header.packing](header)
 
 
 def _channels_last(planes: NDArray[Any], dims: tuple[int, ...]) -> Codes:

@@ -20,7 +20,7 @@ from vqtok.tokens.header import Header, parse_json
 from vqtok.tokens.layout import build_head, parse_head
 from vqtok.tokens.manifest import Manifest, ShardInfo, read_manifest
 from vqtok.tokens.packing import Codes, packing_of
-from vqtok.tokens.writer import MAX_META, Sample, running_crcs
+from vqtok.tokens.writer import MAX_META, Sample, index_bytes, running_crcs
 
 MAX_OPEN_SHARDS = 128
 """Shards a TokenReader keeps mapped; the least recently used is closed first."""
@@ -61,6 +61,7 @@ class ShardReader:
         self._packing = packing_of(self.header)
         self._offsets, self._meta_offsets = views["offsets"], views["meta_offsets"]
         self._shape, self._crc32 = views["shape"], views["crc32"]
+        self._sizes = views.get("plane_sizes") if self._packing.has_sizes else None
         self._tokens = views["tokens"].view(np.uint8)
         self._meta = tensors["meta"]
 
@@ -92,11 +93,11 @@ class ShardReader:
         dims, start, ends = self._locate(index)
         meta = self._meta_line(index)
         data = self._tokens[start : start + ends[count - 1]]
-        crc = zlib.crc32(data.data, zlib.crc32(meta, zlib.crc32(self._shape[index].tobytes())))
+        crc = zlib.crc32(data.data, zlib.crc32(meta, zlib.crc32(self._index_bytes(index))))
         if crc != int(self._crc32[index, count]):
             raise self._damage(index, "its codes, shape or metadata are damaged (CRC mismatch)")
         try:
-            codes = self._packing.unpack(data, dims, count)
+            codes = self._packing.unpack(data, dims, ends[:count])
         except ValueError as error:
             raise self._damage(index, str(error)) from error
         self._check_codes(index, codes)
@@ -125,17 +126,17 @@ class ShardReader:
         """Metadata of sample ``index``; DataError when it or the shape is damaged."""
         index = _in_range(index, len(self), self.path.name)
         line = self._meta_line(index)
-        if zlib.crc32(line, zlib.crc32(self._shape[index].tobytes())) != self._crc32[index, 0]:
+        if zlib.crc32(line, zlib.crc32(self._index_bytes(index))) != self._crc32[index, 0]:
             raise self._damage(index, "its shape or metadata are damaged (CRC mismatch)")
         return self._parse_meta(index, line)
 
     def check(self, index: int) -> None:
         """Check everything about sample ``index``, or raise DataError."""
-        sample = self.read(index)
+        self.read(index)
         _, start, ends = self._locate(index)
         edges = [start, *(start + end for end in ends)]
         planes = [self._tokens[a:b].data for a, b in pairwise(edges)]
-        crcs = running_crcs(sample.codes.shape[:-1], self._meta_line(index), planes)
+        crcs = running_crcs(self._index_bytes(index), self._meta_line(index), planes)
         for q, (crc, stored) in enumerate(zip(crcs, self._crc32[index].tolist(), strict=True)):
             if crc != stored:
                 raise self._damage(index, f"CRC {q} of {len(crcs)} is damaged")
@@ -176,7 +177,7 @@ class ShardReader:
         dims = tuple(self._shape[index].tolist())
         if min(dims) < 1:
             raise self._damage(index, f"its shape is {list(dims)}")
-        ends = self._packing.ends(dims)
+        ends = self._ends(index, dims)
         start = int(self._offsets[index]) * unit
         if not 0 <= start <= len(self._tokens) - ends[-1]:
             raise self._damage(
@@ -186,13 +187,30 @@ class ShardReader:
             )
         if start + ends[-1] == int(self._offsets[index + 1]) * unit:
             return dims, start, ends
-        previous_end = 0
-        if index:
-            before = tuple(self._shape[index - 1].tolist())
-            previous_end = int(self._offsets[index - 1]) * unit + self._packing.ends(before)[-1]
+        previous_end = self._end_by_size(index - 1) if index else 0
         if start != previous_end:
             raise self._damage(index, "its codes overlap another sample's or leave a gap")
         return dims, start, ends
+
+    def _ends(self, index: int, dims: tuple[int, ...]) -> list[int]:
+        """Where the planes of a sample end; DataError when they cannot be so long."""
+        sizes = [] if self._sizes is None else self._sizes[index].tolist()
+        try:
+            return self._packing.ends(dims, sizes)
+        except ValueError as error:
+            raise self._damage(index, str(error)) from error
+
+    def _end_by_size(self, index: int) -> int:
+        """Where the codes of a sample end by its own entries, -1 when these cannot be."""
+        try:
+            ends = self._ends(index, tuple(self._shape[index].tolist()))
+        except DataError:
+            return -1
+        return int(self._offsets[index]) * self._packing.unit + ends[-1]
+
+    def _index_bytes(self, index: int) -> bytes:
+        sizes = () if self._sizes is None else self._sizes[index]
+        return index_bytes(self._shape[index], sizes)
 
     def _meta_line(self, index: int) -> bytes:
         begin = self._meta.begin + int(self._meta_offsets[index])

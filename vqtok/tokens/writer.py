@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -78,6 +78,7 @@ class _Builder:
         self.offsets = [0]
         self.meta_offsets = [0]
         self.shapes: list[tuple[int, ...]] = []
+        self.sizes: list[list[int]] = []
         self.crcs: list[list[int]] = []
         self.planes = planes
         self.metas: list[bytes] = []
@@ -88,10 +89,14 @@ class _Builder:
         meta = _meta_line(sample.meta, where)
         dims = codes.shape[:-1]
         planes = self.packing.pack(codes)
+        sizes = list(map(len, planes)) if self.packing.has_sizes else []
+        if max(sizes, default=0) >= 1 << 32:
+            raise ValueError(f"{where}: a codebook's codes take {max(sizes)} bytes, too many")
         self.offsets.append(self.offsets[-1] + sum(map(len, planes)) // self.packing.unit)
         self.meta_offsets.append(self.meta_offsets[-1] + len(meta))
         self.shapes.append(dims)
-        self.crcs.append(running_crcs(dims, meta, planes))
+        self.sizes.append(sizes)
+        self.crcs.append(running_crcs(index_bytes(dims, sizes), meta, planes))
         self.planes.writelines(planes)
         self.metas.append(meta)
 
@@ -104,6 +109,7 @@ class _Builder:
         yield np.array(self.offsets, "<i8").tobytes()
         yield np.array(self.meta_offsets, "<i8").tobytes()
         yield np.array(self.shapes, "<i4").tobytes()
+        yield np.array(self.sizes, "<u4").tobytes()
         yield np.array(self.crcs, "<u4").tobytes()
         yield zlib.crc32(head).to_bytes(4, "little")
         self.planes.seek(0)
@@ -112,11 +118,14 @@ class _Builder:
         yield from self.metas
 
 
-def running_crcs(
-    dims: tuple[int, ...], meta: bytes | memoryview, planes: Iterable[Any]
-) -> list[int]:
-    """The row of ``crc32``: after shape and metadata, then after each plane of bytes."""
-    crcs = [zlib.crc32(meta, zlib.crc32(np.array(dims, "<i4").tobytes()))]
+def index_bytes(dims: Sequence[int], sizes: Sequence[int]) -> bytes:
+    """A sample's rows of ``shape`` and of ``plane_sizes``, which checksums begin with."""
+    return np.array(dims, "<i4").tobytes() + np.array(sizes, "<u4").tobytes()
+
+
+def running_crcs(index: bytes, meta: bytes | memoryview, planes: Iterable[Any]) -> list[int]:
+    """The row of ``crc32``: after index and metadata, then after each plane of bytes."""
+    crcs = [zlib.crc32(meta, zlib.crc32(index))]
     for plane in planes:
         crcs.append(zlib.crc32(plane, crcs[-1]))
     return crcs
