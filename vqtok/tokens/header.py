@@ -104,9 +104,9 @@ class Header:
         """Read a header; ``where`` names the file in the DataError of a wrong one."""
         if not isinstance(value, Mapping) or value.get("format") != FORMAT:
             raise DataError(f"{where}: not a vqtok token file (no {FORMAT!r} header)")
-        fields = ("format_version", "tokenizer", "tokenizer_name", "modality", "packing")
+        fields = ["format_version", "tokenizer", "tokenizer_name", "modality", "packing"]
         if value.get("packing") == "entropy":
-            fields = (*fields, "prior")
+            fields.append("prior")
         try:
             sizes, dims = value["codebook_sizes"], value["dims"]
             if not (isinstance(sizes, list) and isinstance(dims, list) and sizes and dims):
