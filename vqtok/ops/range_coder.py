@@ -1,9 +1,9 @@
 """A range coder in plain Python: what the native one does, byte for byte.
 
 The encoder holds an interval [low, low + range) of 64-bit fractions of the stream's number. A
-symbol narrows it in proportion to its frequency; whenever range < 2**56 the top byte of low is final
-but for a carry. The stream is the shortest number in the last interval; the decoder reads zeros
-beyond its end.
+symbol narrows it in proportion to its frequency; whenever range < 2**56 the top byte of low is
+final but for a carry. The stream is the shortest number in the last interval; the decoder reads
+zeros beyond its end.
 """
 
 from __future__ import annotations
