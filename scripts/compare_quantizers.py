@@ -82,6 +82,12 @@ RECIPES: dict[str, Recipe] = {
         ),
         {"commitment": 0.25},
     ),
+    "residual 2, 8-d": (
+        lambda size, dim: ResidualQuantizer(
+            [ProjectedQuantizer(VectorQuantizer(math.isqrt(size), 8), dim=dim) for _ in range(2)]
+        ),
+        {"commitment": 0.25},
+    ),
 }
 
 
@@ -162,7 +168,7 @@ def evaluate(quantizer: Quantizer, latents: Tensor, batch: int, device: str) -> 
     }
 
 
-def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(options: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_pretrained(options.tokenizer).to(options.device)
     latents = read_latents(tokenizer, options.photos, options.positions, options.crop)
     latents = latents / latents.std()
@@ -173,8 +179,8 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"{len(training)} latents to train on, {len(held_out)} held out, D = {latents.shape[1]}")
     print("\n| K | quantizer | usage % | bits (of) | error | steps |\n|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
-    for size in options.codebook_sizes:
-        for name in options.only:
+    for name in options.only:
+        for size in options.codebook_sizes:
             make, weights = RECIPES[name]
             torch.manual_seed(options.seed)
             quantizer = make(size, latents.shape[1]).to(options.device)
@@ -187,32 +193,50 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
                 f"({row['fixed_bits']:.2f}) | {row['error']:.4f} | {steps} |",
                 flush=True,
             )
-    return rows
+            if options.out is not None:
+                save(rows, options)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Error over bits, a dot per quantizer, as a self-contained SVG."""
-    width, height, margin = 760, 480, 60
-    bits = [row["bits"] for row in rows]
-    errors = [math.log10(max(row["error"], 1e-6)) for row in rows]
-    low, high = math.floor(min(bits)), math.ceil(max(bits) + 0.1)
-    bottom, top = min(errors) - 0.05, max(errors) + 0.05
-    space, title = "http://www.w3.org/2000/svg", "Relative error (log scale) over bits per code"
-    parts = [
-        f'<svg xmlns="{space}" viewBox="0 0 {width} {height}" font-family="sans-serif">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="{margin}" y="24">{title}</text><g font-size="11">',
-    ]
-    for tick in range(low, high + 1):
-        x = margin + (tick - low) / (high - low) * (width - 2 * margin)
-        parts.append(f'<text x="{x:.1f}" y="{height - margin + 18}">{tick}</text>')
-    for row, bit, error in zip(rows, bits, errors, strict=True):
-        x = margin + (bit - low) / (high - low) * (width - 2 * margin)
-        y = margin + (top - error) / (top - bottom) * (height - 2 * margin)
-        label = f"{row['quantizer']} ({row['codebook_size']}): {row['error']:.3f}"
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="steelblue"/>')
-        parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}">{label}</text>')
-    path.write_text("\n".join([*parts, "</g></svg>"]) + "\n", encoding="utf-8")
+    """Usage and error side by side, a bar for each quantizer and codebook size (matplotlib)."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "vqtok", "svg.fonttype": "none", "font.size": 9})
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(row["quantizer"] for row in rows))[::-1]
+    sizes = sorted({row["codebook_size"] for row in rows})
+    panels: tuple[tuple[str, str, float], ...] = (
+        ("usage", "usage, % of the codes (higher is better)", 100),
+        ("error", "squared error / variance (lower is better)", 1),
+    )
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 0.8 + 0.34 * len(names)), sharey=True)
+    for axis, (key, title, unit) in zip(axes, panels, strict=True):
+        for index, size in enumerate(sizes):
+            chosen = [row for row in rows if row["codebook_size"] == size]
+            places = [names.index(row["quantizer"]) - 0.38 * index for row in chosen]
+            values = [unit * row[key] for row in chosen]
+            bars = axis.barh(places, values, height=0.36, label=f"{size:,} codes")
+            axis.bar_label(bars, fmt="%.1f" if unit > 1 else "%.3f", padding=2, fontsize=7)
+        axis.set_title(title, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.12)
+    axes[0].set_yticks([place - 0.19 * (len(sizes) - 1) for place in range(len(names))], names)
+    axes[1].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def save(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """PATH.json and PATH.svg of the rows so far."""
+    settings = {key: value for key, value in vars(options).items() if key not in ("out", "photos")}
+    text = json.dumps(
+        {"settings": {**settings, "torch": torch.__version__}, "rows": rows}, indent=2
+    )
+    options.out.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    plot(rows, options.out.with_suffix(".svg"))
 
 
 def main() -> None:
@@ -234,14 +258,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write PATH.json and PATH.svg")
+    parser.add_argument("--out", type=Path, help="write PATH.json and PATH.svg after each row")
     options = parser.parse_args()
-    rows = compare(options)
-    if options.out is not None:
-        settings = {**vars(options), "out": str(options.out), "torch": torch.__version__}
-        text = json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n"
-        options.out.with_suffix(".json").write_text(text, encoding="utf-8")
-        plot(rows, options.out.with_suffix(".svg"))
+    compare(options)
 
 
 if __name__ == "__main__":

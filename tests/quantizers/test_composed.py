@@ -11,6 +11,7 @@ from vqtok.quantizers import (
     BeamResidualQuantizer,
     GroupedQuantizer,
     MultiScaleQuantizer,
+    ProjectedQuantizer,
     ResidualQuantizer,
     SharedResidualQuantizer,
     VectorQuantizer,
@@ -177,6 +178,8 @@ def test_wrong_arguments():
     for scales in ((), (0, 1), (2, 1), (1, 1)):
         with pytest.raises(ValueError, match="scales must be positive and rise"):
             MultiScaleQuantizer(layer, scales)
+    with pytest.raises(ValueError, match="a ProjectedQuantizer learns from the gradient"):
+        MultiScaleQuantizer(ProjectedQuantizer(layer, dim=3), (1, 2))
     with pytest.raises(ValueError, match="must have one codebook"):
         MultiScaleQuantizer(ResidualQuantizer([layer, layer]), (1, 2))
     with pytest.raises(ValueError, match=r"latents must be \[..., 2, 2, 2\]"):

@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vqtok.quantizers import (
     QUANTIZERS,
     BeamResidualQuantizer,
+    GroupedQuantizer,
     MultiScaleQuantizer,
+    ProjectedQuantizer,
     ResidualQuantizer,
     build_quantizer,
     residual_fsq,
@@ -54,6 +57,11 @@ CONFIGS = {
     "residual-dropout": {"type": "residual", "layers": [VECTOR] * 3, "dropout": 0.7},
     "residual-mixed": {"type": "residual", "layers": [GRADIENT, BITS]},
     "residual-fsq": residual_fsq([5, 4, 3, 5, 4, 3], 3, dropout=0.3).config,
+    "residual-projected": {
+        "type": "residual",
+        "layers": [{"type": "projected", "dim": 6, "layer": {**VECTOR, "dim": 2}}] * 3,
+        "dropout": 0.3,
+    },
     "shared_residual": {"type": "shared_residual", "layer": VECTOR, "num_codebooks": 3},
     "beam_residual": {"type": "beam_residual", "layers": [VECTOR] * 3, "beam": 4},
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2, 4]},
@@ -323,6 +331,46 @@ def test_masked_positions_change_nothing(config):
             assert torch.equal(state[name], other[name]), name
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_masked_positions_have_the_code_of_zeros(quantizer, training):
+    """Of every codebook by itself, whatever else is in the batch, and they embed like any code."""
+    x, mask = latents(6), grids(6)
+    quantizer.train(training).requires_grad_(False)
+    result = quantizer(x, mask)
+    if isinstance(quantizer, MultiScaleQuantizer):
+        counts = [F.adaptive_max_pool2d(mask.float(), side).flatten(1) for side in quantizer.scales]
+        mask, parts = torch.cat(counts, 1) > 0, [(quantizer.layer, 0)]
+    else:
+        parts = [(part, q) for q, part in enumerate(codebooks(quantizer))]
+    assert not mask.all()
+    for part, q in parts:
+        zero = part.eval()(torch.zeros(1, part.dim)).codes[0, 0]
+        assert (result.codes[..., q][~mask] == zero).all()
+    if not (training and getattr(quantizer, "dropout", 0)):
+        torch.testing.assert_close(quantizer.embed(result.codes), result.quantized)
+
+
+def codebooks(quantizer):
+    """The quantizer of each codebook."""
+    if isinstance(quantizer, ResidualQuantizer):
+        return [part for layer in quantizer._quantizers() for part in codebooks(layer)]
+    if isinstance(quantizer, GroupedQuantizer):
+        return [part for layer in quantizer.layers for part in codebooks(layer)]
+    if isinstance(quantizer, ProjectedQuantizer):
+        return codebooks(quantizer.layer)
+    return [quantizer]
+
+
+def test_learns_from_output_says_where_gradients_go(config):
+    quantizer = build_quantizer(config).train()
+    x = latents(8).requires_grad_(True)
+    quantizer(x)
+    quantizer(x).quantized.square().sum().backward()
+    reached = [name for name, p in quantizer.named_parameters() if p.grad is not None and p.numel()]
+    reached = [name for name in reached if (quantizer.get_parameter(name).grad != 0).any()]
+    assert bool(reached) == quantizer.learns_from_output, reached
+
+
 def test_losses_are_those_of_the_positions_that_count(config):
     """Masking the second half of the samples is leaving them out."""
     x = latents(8)
@@ -442,8 +490,18 @@ def test_lengths_are_a_mask(config):
 
 def test_wrong_lengths_are_named():
     quantizer = build_quantizer(VECTOR)
-    for lengths in (torch.tensor([1, 2]), torch.tensor([1.0] * 5), torch.zeros(5, 1).long()):
+    for lengths in (
+        torch.tensor([1, 2]),
+        torch.tensor([1.0] * 5),
+        torch.tensor([1j] * 5),
+        torch.ones(5, dtype=torch.bool),
+        torch.zeros(5, 1).long(),
+    ):
         with pytest.raises(ValueError, match="lengths must be integers"):
+            quantizer(latents(5), lengths=lengths)
+    for wrong in (-1, 5):
+        lengths = torch.tensor([4, 0, 1, wrong, wrong])
+        with pytest.raises(ValueError, match=rf"in 0..4 for .*, but sample 3 has {wrong}"):
             quantizer(latents(5), lengths=lengths)
     with pytest.raises(ValueError, match="a mask or lengths, not both"):
         quantizer(latents(5), grids(5), lengths=torch.ones(5, dtype=torch.int64))

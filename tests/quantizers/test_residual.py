@@ -1,7 +1,15 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
+from vqtok.quantizers import (
+    FSQ,
+    IBQ,
+    GumbelQuantizer,
+    ProjectedQuantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 
 
 def residual(**arguments):
@@ -61,6 +69,92 @@ def test_one_pass_takes_masked_positions_as_zeros():
     assert torch.equal(clean.codes, dirty.codes)
     assert torch.equal(clean.losses["commitment"], dirty.losses["commitment"])
     assert torch.equal(quantizer(x).codes[mask], dirty.codes[mask])
+
+
+def factorised(codebooks=3, learning="ema"):
+    """As in DAC: each codebook of 2 dimensions, between linear layers of its own."""
+    torch.manual_seed(0)
+    layers = [VectorQuantizer(16, 2, learning=learning, revive_below=0.0) for _ in range(codebooks)]
+    quantizer = ResidualQuantizer([ProjectedQuantizer(layer, dim=6) for layer in layers]).train()
+    quantizer(torch.randn(200, 6))
+    return quantizer
+
+
+def dac(x, layers):
+    """DAC's formulas, with the gradient through everything but the rounding: the sum, and the mean
+    commitment and codebook losses."""
+    rest, total, commitment, codebook = x, 0.0, 0.0, 0.0
+    for layer in layers:
+        low = F.linear(rest, layer.project_in.weight, layer.project_in.bias)
+        table = layer.layer.embeddings
+        found = table[torch.cdist(low.detach().double(), table.detach().double()).argmin(1)]
+        commitment = commitment + F.mse_loss(low, found.detach()) / len(layers)
+        codebook = codebook + F.mse_loss(found, low.detach()) / len(layers)
+        out = F.linear(low + (found - low).detach(), layer.project_out.weight)
+        out = out + layer.project_out.bias
+        total, rest = total + out, rest - out
+    return total, commitment, codebook
+
+
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_factorised_codebooks_have_the_gradients_of_dac(learning):
+    quantizer, weights = factorised(learning=learning), torch.randn(100, 6)
+    x = torch.randn(100, 6, requires_grad=True)
+    wanted = [x, *(p for p in quantizer.parameters() if p.numel())]
+    total, commitment, codebook = dac(x, quantizer.layers)
+    expected_loss = (total * weights).sum() + 0.25 * commitment
+    expected_loss = expected_loss + codebook if learning == "gradient" else expected_loss
+    expected = torch.autograd.grad(expected_loss, wanted)
+    result = quantizer(x)
+    torch.testing.assert_close(result.quantized, total)
+    loss = (result.quantized * weights).sum() + 0.25 * result.losses["commitment"]
+    loss = loss + result.losses.get("codebook", 0.0)
+    for found, value in zip(torch.autograd.grad(loss, wanted), expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
+
+
+def test_factorised_codebooks_train():
+    """On latents in a plane of 6 dimensions: nothing but their linear layers can find it."""
+    quantizer, basis = factorised(), torch.randn(2, 6)
+    optimizer = torch.optim.Adam(quantizer.parameters(), 1e-2)
+    errors = []
+    for _ in range(150):
+        x = torch.randn(128, 2) @ basis
+        result = quantizer(x)
+        error = (result.quantized - x).square().mean()
+        errors.append(float(error.detach() / x.square().mean()))
+        optimizer.zero_grad()
+        (error + 0.25 * result.losses["commitment"]).backward()
+        optimizer.step()
+    assert sum(errors[-10:]) / 10 < 0.05
+
+
+def test_where_layers_learn_from_the_output_constant_ones_pass_it_straight():
+    """Through the sum of constant embeddings alone the chain is the identity, bit for bit."""
+    torch.manual_seed(0)
+    layers = [VectorQuantizer(8, 3) for _ in range(4)]
+    quantizer = ResidualQuantizer(layers).train()
+    quantizer(torch.randn(50, 3))
+    x, weights = torch.randn(50, 3, requires_grad=True), torch.randn(50, 3)
+    for chained in (False, True):
+        quantizer.chained = chained
+        result = quantizer.requires_grad_(False)(x)
+        (gradient,) = torch.autograd.grad((result.quantized * weights).sum(), x)
+        assert torch.equal(gradient, weights)
+
+
+@pytest.mark.parametrize("make", [IBQ, GumbelQuantizer])
+def test_embeddings_that_learn_from_the_output_do_in_a_residual(make):
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer([make(8, 3) for _ in range(2)]).train()
+    quantizer(torch.randn(50, 3)).quantized.square().sum().backward()
+    assert all((layer.embeddings.grad != 0).any() for layer in quantizer.layers)
+
+
+def test_the_rotation_of_a_sum_is_for_constant_embeddings():
+    layers = [ProjectedQuantizer(FSQ([3, 3]), dim=4)]
+    with pytest.raises(ValueError, match="give it to the quantizers inside"):
+        ResidualQuantizer(layers, gradient="rotation")
 
 
 def test_more_codebooks_are_closer():

@@ -50,6 +50,11 @@ class Quantizer(nn.Module, ABC):
     config: dict[str, Any]
 
     @property
+    def learns_from_output(self) -> bool:
+        """Whether gradients of ``quantized`` reach parameters of the quantizer, too."""
+        return False
+
+    @property
     @abstractmethod
     def codebook_sizes(self) -> tuple[int, ...]:
         """The codebook size K of each of the Q codebooks, at most 2^63."""
@@ -62,7 +67,8 @@ class Quantizer(nn.Module, ABC):
         Args:
             latents: float [..., D] (float32, bfloat16, float16 or float64), D = ``dim``.
             mask: bool [...], True where a position counts. Other positions are taken as zeros:
-                they get codes, but touch no statistics and no loss, and get no gradient.
+                every codebook gives them its code of zeros, whatever they hold; they touch no
+                statistics and no loss, and get no gradient.
             num_codebooks: use only the first codebooks (1 <= num_codebooks <= Q; default all).
 
         Raises:
@@ -142,6 +148,10 @@ class Quantizer(nn.Module, ABC):
         Args:
             lengths: integer [B], for latents [B, T, ..., D]: of sample b the first ``lengths[b]``
                 of T count, each 0..T.
+
+        Raises:
+            ValueError: as :meth:`forward`, or wrong lengths (on a GPU those out of range are an
+                assertion of the device, so that nothing waits for it).
         """
         if lengths is not None:
             if mask is not None:
@@ -188,10 +198,20 @@ class _PassBy(torch.autograd.Function):
 
 def mask_of_lengths(lengths: Tensor, shape: Sequence[int]) -> Tensor:
     """The mask bool [B, T, ...] of latents of shape [B, T, ..., D] and lengths [B]."""
-    if len(shape) < 3 or lengths.shape != shape[:1] or lengths.is_floating_point():
+    integers = not (lengths.is_floating_point() or lengths.is_complex())
+    if len(shape) < 3 or lengths.shape != shape[:1] or lengths.dtype == torch.bool or not integers:
         raise ValueError(
             f"lengths must be integers [B] for latents [B, T, ..., D], "
             f"not {lengths.dtype} {list(lengths.shape)} for {list(shape)}"
+        )
+    inside = (lengths >= 0) & (lengths <= shape[1])
+    if torch.compiler.is_compiling() or lengths.device.type != "cpu":
+        torch._assert_async(inside.all(), f"lengths outside 0..{shape[1]}")
+    elif not bool(inside.all()):
+        sample = int((~inside).nonzero()[0])
+        raise ValueError(
+            f"lengths must be in 0..{shape[1]} for latents {list(shape)}, "
+            f"but sample {sample} has {int(lengths[sample])}"
         )
     mask = torch.arange(shape[1], device=lengths.device) < lengths[:, None]
     return mask.reshape(*shape[:2], *[1] * (len(shape) - 3)).expand(shape[:-1])
@@ -239,7 +259,10 @@ def combine(results: Sequence[Quantized], weights: Sequence[float]) -> Quantized
 
 def refuse_not_finite(rows: Tensor) -> None:
     """ValueError if rows [N, D] hold NaN or Inf; not checked while compiling."""
-    if not torch.compiler.is_compiling() and not bool(rows.isfinite().all()):
+    if torch.compiler.is_compiling():
+        return
+    # The sum is the faster question; of rows near the largest float32 it may be Inf by itself.
+    if not bool(rows.sum().isfinite()) and not bool(rows.isfinite().all()):
         raise ValueError("latents hold NaN or Inf")
 
 

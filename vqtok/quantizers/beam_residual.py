@@ -63,6 +63,10 @@ class BeamResidualQuantizer(ResidualQuantizer):
             rows, valid = as_rows(target, mask)
             refuse_not_finite(rows)
             codes = self._search(rows.detach(), used)
+            if valid is not None:
+                nobody = valid.new_zeros(1)
+                blank = super().forward(rows.new_zeros(1, self.dim), nobody, num_codebooks=used)
+                codes = torch.where(valid[:, None], codes, blank.codes)
             total = self.embed(codes).reshape(target.shape)
             quantized = self.pass_gradient(target, total)
         usages = [

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vqtok import ops
 from vqtok.quantizers.base import Quantizer, check_codes
-from vqtok.quantizers.kmeans import code_counts
-from vqtok.quantizers.usage import usage_of_counts
+from vqtok.quantizers.usage import code_counts, usage_of_counts
 
 
 class CodebookQuantizer(Quantizer):

@@ -57,6 +57,8 @@ class FSQ(Quantizer):
         self.register_buffer("count", count, persistent=False)
         self.register_buffer("basis", basis, persistent=False)
         self.register_buffer("middle", count // 2, persistent=False)
+        # The code of the middle levels: they count from there, codes from the lowest.
+        self.first = sum(L // 2 * math.prod(levels[:d]) for d, L in enumerate(levels))
         self.count: Tensor
         self.basis: Tensor
         self.middle: Tensor
@@ -70,8 +72,8 @@ class FSQ(Quantizer):
             refuse_not_finite(rows)
         position = self._bound(rows)
         levels = self._round(position.detach())
-        quantized = straight_through(self._place(position), self._place(levels.float()))
-        codes = ((levels + self.middle) * self.basis).sum(-1)
+        quantized = self._place(straight_through(position, levels))
+        codes = self._number(levels)
         return Quantized(quantized, codes, {}, usage_of_codes(codes, self.codebook_size, valid))
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -80,8 +82,13 @@ class FSQ(Quantizer):
         return self._place((digits - self.middle).float())
 
     def codes_of(self, quantized: Tensor) -> Tensor:
-        levels = self._round(self._unplace(quantized.float()))
-        return ((levels + self.middle) * self.basis).sum(-1, keepdim=True)
+        low, high = -self.middle, self.count - 1 - self.middle
+        levels = self._round(self._unplace(quantized.float())).clamp(low, high)
+        return self._number(levels)[..., None]
+
+    def _number(self, levels: Tensor) -> Tensor:
+        """Codes [...] of levels [..., D]."""
+        return (levels.long() * self.basis).sum(-1) + self.first
 
     def _bound(self, rows: Tensor) -> Tensor:
         """Latents [N, D] to positions between the lowest and the highest level."""
@@ -90,9 +97,8 @@ class FSQ(Quantizer):
         return torch.tanh(rows + torch.tan(offset / half)) * half - offset
 
     def _round(self, position: Tensor) -> Tensor:
-        """Levels int64, counted from the middle one; NaN becomes the middle."""
-        levels = position.nan_to_num(nan=0.0).round().long()
-        return torch.minimum(torch.maximum(levels, -self.middle), self.count - 1 - self.middle)
+        """Levels, whole numbers counted from the middle one; NaN becomes the middle."""
+        return position.round().nan_to_num(nan=0.0)
 
     def _place(self, position: Tensor) -> Tensor:
         """What a position stands for in the quantized latents."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,24 @@ def straight_through(latents: Tensor, quantized: Tensor) -> Tensor:
     """
     if not latents.requires_grad:
         return quantized.detach()
-    # Adding an exact zero keeps the forward value bit for bit.
-    return quantized.detach() + (latents - latents.detach())
+    passed: Tensor = _StraightThrough.apply(latents, quantized)  # type: ignore[no-untyped-call]
+    return passed
+
+
+class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(latents: Tensor, quantized: Tensor) -> Tensor:
+        return quantized.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 def rotation_trick(latents: Tensor, quantized: Tensor) -> Tensor:

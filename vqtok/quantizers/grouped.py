@@ -42,6 +42,10 @@ class GroupedQuantizer(Quantizer):
         self.layers = nn.ModuleList(layers)
 
     @property
+    def learns_from_output(self) -> bool:
+        return any(layer.learns_from_output for layer in self._quantizers())
+
+    @property
     def codebook_sizes(self) -> tuple[int, ...]:
         return tuple(size for layer in self._quantizers() for size in layer.codebook_sizes)
 

@@ -48,6 +48,10 @@ class GumbelQuantizer(CodebookQuantizer):
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.temperature: Tensor
 
+    @property
+    def learns_from_output(self) -> bool:
+        return True
+
     def table(self) -> Tensor:
         return self.embeddings
 
@@ -55,7 +59,8 @@ class GumbelQuantizer(CodebookQuantizer):
         losses: dict[str, Tensor] = {}
         if self.training:
             logits = self.scores(rows)
-            noisy = logits - (-torch.rand_like(logits).clamp_min(1e-20).log()).log()
+            noise = -(-torch.rand_like(logits).clamp_min(1e-20).log()).log()
+            noisy = logits + zero_masked(noise, valid)
             codes = noisy.detach().argmax(dim=-1)
             chosen = F.embedding(codes, self.embeddings)
             expected = F.softmax(noisy / self.temperature, dim=-1) @ self.embeddings.detach()

@@ -51,6 +51,10 @@ class IBQ(CodebookQuantizer):
         # Equal norms: a longer embedding would win more dot products.
         self.embeddings = nn.Parameter(F.normalize(torch.randn(codebook_size, dim), dim=-1))
 
+    @property
+    def learns_from_output(self) -> bool:
+        return True
+
     def table(self) -> Tensor:
         return F.normalize(self.embeddings, dim=-1) if self.cosine else self.embeddings
 

@@ -55,12 +55,5 @@ def code_totals(
     return distributed.sum_over_ranks(counts), distributed.sum_over_ranks(sums)
 
 
-def code_counts(codes: Tensor, codebook_size: int, valid: Tensor | None) -> Tensor:
-    """How many valid positions of this rank chose each code, int64 [K]."""
-    hits = torch.ones_like(codes) if valid is None else valid.long()
-    counts = torch.zeros(codebook_size, dtype=torch.int64, device=codes.device)
-    return counts.scatter_add_(0, codes, hits)
-
-
 def _nearest(latents: Tensor, centers: Tensor) -> Tensor:
     return ops.nearest(latents, centers, check=False)

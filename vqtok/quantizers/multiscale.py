@@ -63,6 +63,11 @@ class MultiScaleQuantizer(Quantizer):
             raise ValueError(f"scales must be positive and rise, not {scales}")
         if len(layer.codebook_sizes) != 1:
             raise ValueError("the layer of a MultiScaleQuantizer must have one codebook")
+        if layer.learns_from_output:
+            raise ValueError(
+                f"a {type(layer).__name__} learns from the gradient of its output, which a "
+                "MultiScaleQuantizer does not hand on (a ProjectedQuantizer can be around it)"
+            )
         if refinements < 1 or not 0 <= refinement_ratio <= 1:
             raise ValueError(
                 f"refinements must be positive and refinement_ratio in [0, 1], "

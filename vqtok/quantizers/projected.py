@@ -42,6 +42,10 @@ class ProjectedQuantizer(Quantizer):
         self.project_out = nn.Linear(layer.dim, dim)
 
     @property
+    def learns_from_output(self) -> bool:
+        return True
+
+    @property
     def codebook_sizes(self) -> tuple[int, ...]:
         return self.layer.codebook_sizes
 

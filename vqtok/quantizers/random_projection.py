@@ -11,8 +11,7 @@ from torch import Tensor
 from vqtok import ops
 from vqtok.quantizers.base import Quantized, Quantizer, check_codes, refuse_not_finite
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.kmeans import code_counts
-from vqtok.quantizers.usage import usage_of_counts
+from vqtok.quantizers.usage import code_counts, usage_of_counts
 
 
 class RandomProjectionQuantizer(Quantizer):

@@ -37,10 +37,16 @@ class ResidualQuantizer(Quantizer):
         gradient: ``"straight_through"`` or ``"rotation"``, from the sum of the codebooks to the
             latents.
 
+    Layers whose embeddings learn from the gradient of the output (:class:`ProjectedQuantizer`,
+    as in DAC: Kumar et al., 2023, arXiv:2306.06546; IBQ; Gumbel) get it: then it passes through
+    every layer, as each says, and through what it leaves to the next.
+
     Losses: ``commitment``, the mean squared distance of latents to the (constant) sum of the
     codebooks they use; the means over layers of the layers' other losses. The layers' own
     commitments are left out: the first residuals are large by design, and pulling them to zero
-    squeezes the latents into the few dimensions that one codebook can code.
+    squeezes the latents into the few dimensions that one codebook can code. (Not so if layers
+    learn from the output: then their commitments, often in few dimensions of their own, are what
+    keeps what they look up near what they find, and ``commitment`` is the mean of theirs.)
     Metrics: each layer's, as [Q].
     """
 
@@ -63,6 +69,12 @@ class ResidualQuantizer(Quantizer):
                 f"dropout must be in [0, 1] and gradient one of {tuple(GRADIENTS)}, "
                 f"not {dropout} and {gradient!r}"
             )
+        self.chained = any(layer.learns_from_output for layer in layers)
+        if self.chained and gradient != "straight_through":
+            raise ValueError(
+                f"gradient {gradient!r} is for constant embeddings, and these layers learn from "
+                "the output: give it to the quantizers inside them"
+            )
         self.config: dict[str, Any] = {
             "type": "residual",
             "layers": [layer.config for layer in layers],
@@ -78,6 +90,10 @@ class ResidualQuantizer(Quantizer):
     def codebook_sizes(self) -> tuple[int, ...]:
         return tuple(layer.codebook_sizes[0] for layer in self._quantizers())
 
+    @property
+    def learns_from_output(self) -> bool:
+        return self.chained
+
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
     ) -> Quantized:
@@ -87,8 +103,13 @@ class ResidualQuantizer(Quantizer):
             layer for layer in self._quantizers()[:used] if isinstance(layer, VectorQuantizer)
         ]
         drops = self.training and self.dropout > 0
-        if not drops and len(layers) == used and all(layer.is_plain for layer in layers):
-            return self._look_up(latents, mask, layers)
+        if (
+            mask is None
+            and not drops
+            and len(layers) == used
+            and all(layer.is_plain for layer in layers)
+        ):
+            return self._look_up(latents, layers)
         with torch.autocast(latents.device.type, enabled=False):
             target = zero_masked(latents.float(), mask)
             keep = self._draw_num_codebooks(target, used)
@@ -100,24 +121,25 @@ class ResidualQuantizer(Quantizer):
                     still = keep > index
                     active = still if mask is None else still & mask
                 result = layer(target - total, active)
-                part = result.quantized.detach()
+                part = result.quantized if self.chained else result.quantized.detach()
                 total = total + (part if keep is None else part * still[..., None])
                 results.append(result)
-            quantized = self.pass_gradient(target, total)
+            quantized = total if self.chained else self.pass_gradient(target, total)
         combined = combine(results, [1 / used] * used)
-        losses = {**combined.losses, "commitment": masked_mean_square(target, total, mask)}
+        losses = combined.losses
+        if not self.chained:
+            losses["commitment"] = masked_mean_square(target, total, mask)
         return Quantized(quantized.to(latents.dtype), combined.codes, losses, combined.metrics)
 
-    def _look_up(
-        self, latents: Tensor, mask: Tensor | None, layers: Sequence[VectorQuantizer]
-    ) -> Quantized:
-        """The same where all layers are plain lookups: in one pass, without whole residuals."""
+    def _look_up(self, latents: Tensor, layers: Sequence[VectorQuantizer]) -> Quantized:
+        """The same where all layers are plain lookups and all positions count: in one pass,
+        without whole residuals."""
         with torch.autocast(latents.device.type, enabled=False):
-            target, valid = as_rows(latents, mask)
+            target, _ = as_rows(latents, None)
             total, codes = ops.quantize(target.detach(), [layer.table() for layer in layers])
             quantized = self.pass_gradient(target, total)
-            losses = {"commitment": masked_mean_square(target, total, valid)}
-        metrics = [layer.metrics(codes[:, q], valid) for q, layer in enumerate(layers)]
+            losses = {"commitment": masked_mean_square(target, total, None)}
+        metrics = [layer.metrics(codes[:, q], None) for q, layer in enumerate(layers)]
         return Quantized(
             quantized.reshape(latents.shape).to(latents.dtype),
             codes.reshape(*latents.shape[:-1], len(layers)),

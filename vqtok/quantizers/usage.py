@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vqtok.quantizers import distributed
 
+_MOST_COUNTED = 1 << 16  # embeddings; with more, sorting the codes is faster than a count of each
+
 
 @torch.no_grad()
 def usage_of_counts(counts: Tensor) -> dict[str, Tensor]:
@@ -22,9 +24,18 @@ def usage_of_counts(counts: Tensor) -> dict[str, Tensor]:
     }
 
 
+def code_counts(codes: Tensor, codebook_size: int, valid: Tensor | None) -> Tensor:
+    """How many valid positions of this rank chose each code, int64 [K]."""
+    hits = torch.ones_like(codes) if valid is None else valid.long()
+    counts = torch.zeros(codebook_size, dtype=torch.int64, device=codes.device)
+    return counts.scatter_add_(0, codes, hits)
+
+
 @torch.no_grad()
 def usage_of_codes(codes: Tensor, codebook_size: int, valid: Tensor | None) -> dict[str, Tensor]:
     """The same from codes [N], in memory that doesn't grow with the codebook (K up to 2^63)."""
+    if codebook_size <= _MOST_COUNTED:
+        return usage_of_counts(code_counts(codes, codebook_size, valid))
     hits = torch.ones_like(codes) if valid is None else valid.long()
     ordered, order = codes.sort()
     new = torch.ones_like(ordered, dtype=torch.bool)
