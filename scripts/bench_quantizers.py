@@ -46,8 +46,12 @@ def ours(name: str, dim: int, size: int) -> tuple[nn.Module, int, Step]:
         "residual-4": lambda: vq.ResidualQuantizer(
             [vq.VectorQuantizer(size, dim) for _ in range(4)]
         ),
+        "grouped-2": lambda: vq.GroupedQuantizer(
+            [vq.VectorQuantizer(size, dim // 2) for _ in range(2)]
+        ),
         "simvq": lambda: vq.SimVQ(size, dim),
         "fsq": lambda: vq.FSQ(levels),
+        "residual-fsq-4": lambda: vq.residual_fsq(levels, 4),
         "lfq": lambda: vq.LFQ(bits),
         "bsq": lambda: vq.BSQ(bits),
         "ibq": lambda: vq.IBQ(size, dim),
@@ -93,11 +97,26 @@ def rival(name: str, dim: int, size: int) -> tuple[nn.Module, int, Step] | None:
                 dim=dim, num_quantizers=4, codebook_size=size, rotation_trick=False, **settings
             ),
         ),
+        "grouped-2": (
+            dim,
+            lambda: vqp.GroupedResidualVQ(
+                dim=dim,
+                groups=2,
+                num_quantizers=1,
+                codebook_size=size,
+                rotation_trick=False,
+                **settings,
+            ),
+        ),
         "simvq": (
             dim,
             lambda: vqp.SimVQ(dim=dim, codebook_size=size, rotation_trick=False),
         ),
         "fsq": (bits // 2, lambda: vqp.FSQ([4] * (bits // 2))),
+        "residual-fsq-4": (
+            bits // 2,
+            lambda: vqp.ResidualFSQ(dim=bits // 2, levels=[4] * (bits // 2), num_quantizers=4),
+        ),
         "lfq": (bits, lambda: vqp.LFQ(dim=bits, codebook_size=size)),
         "bsq": (bits, lambda: vqp.LFQ(dim=bits, codebook_size=size, spherical=True)),
         "random-projection": (
@@ -129,8 +148,10 @@ NAMES = (
     "vector",
     "vector-cosine",
     "residual-4",
+    "grouped-2",
     "simvq",
     "fsq",
+    "residual-fsq-4",
     "lfq",
     "bsq",
     "ibq",

@@ -29,7 +29,9 @@ def quantize(
 
     The gradient of ``quantized`` passes straight through to x (Bengio et al., 2013,
     arXiv:1308.3432), and to the rows that were chosen from each codebook. Detach what should get
-    none.
+    none. It is a gradient of backward passes alone: ``torch.func`` and forward-mode
+    differentiation do not see through the operator (torch's limit for registered gradients); under
+    them write ``x + (quantized - x).detach()`` of detached inputs.
 
     Args:
         x: float32, bfloat16 or float16 [N, D], 1 <= D <= 65536; rows may be strided
