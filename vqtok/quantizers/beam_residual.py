@@ -94,17 +94,22 @@ class BeamResidualQuantizer(ResidualQuantizer):
         rest = rows[:, None]
         codes = torch.zeros(len(rows), 1, 0, dtype=torch.int64, device=rows.device)
         for table in tables:
-            # Squared norms of what would be left, [n, beam, K].
-            scores = (
-                rest.square().sum(-1, keepdim=True) - 2 * rest @ table.T + table.square().sum(-1)
-            ).flatten(1)
-            width = min(self.beam, scores.shape[1])
-            best = scores.topk(width, dim=1, largest=False).indices
-            parent, code = best // len(table), best % len(table)
-            rest = _take(rest, parent) - table[code]
-            codes = torch.cat([_take(codes, parent), code[..., None]], dim=-1)
-        winner = rest.square().sum(-1).argmin(dim=1, keepdim=True)
-        return _take(codes, winner)[:, 0]
+            # Squared norms of what would be left, [n, beam K], in one product of float32 ...
+            ones, squares = torch.ones_like(table[:, :1]), table.square().sum(-1, keepdim=True)
+            squared = rest.square().sum(-1, keepdim=True)
+            lifted = torch.cat([-2 * rest, squared, torch.ones_like(squared)], dim=-1)
+            scores = lifted.float() @ torch.cat([table, ones, squares], dim=-1).float().T
+            # ... find twice as many sums as are kept; float64 chooses among them.
+            width = min(2 * self.beam, scores.shape[1] * scores.shape[2])
+            near = scores.flatten(1).topk(width, dim=1, largest=False, sorted=False).indices
+            parent, code = near // len(table), near % len(table)
+            left = _take(rest, parent) - table[code]
+            kept = min(self.beam, width)
+            best = left.square().sum(-1).topk(kept, dim=1, largest=False).indices
+            rest = _take(left, best)
+            found = torch.cat([_take(codes, parent), code[..., None]], dim=-1)
+            codes = _take(found, best)
+        return codes[:, 0]
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
