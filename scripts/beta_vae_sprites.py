@@ -1,6 +1,6 @@
 """beta-VAE on drawn sprites whose factors are known: MIG and DCI by beta, over seeds.
 
-    python scripts/beta_vae_sprites.py [--seeds 5] [--betas 1 4 8] [--steps 3000]
+    python scripts/beta_vae_sprites.py [--seeds 5] [--betas 1 4 8] [--steps 2000]
 
 The sprites are like those of dSprites (Matthey et al. 2017), not the same: white on black, 32 x 32,
 three shapes (square, ellipse, heart), 6 sizes, 40 orientations, 16 x 16 places, edges smoothed over
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--betas", type=float, nargs="*", default=[1, 4, 8])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--images", type=int, default=20_000)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -130,6 +130,9 @@ def measure(pair: tuple[str, str], options: argparse.Namespace) -> dict[str, obj
 def main() -> None:
     """Print the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--only", nargs=2, metavar=("ENCODER", "DECODER"), help="one pair (default: all four)"
+    )
     parser.add_argument("--length", type=int, default=16, help="longest sequence in training")
     parser.add_argument("--latents", type=int, default=8)
     parser.add_argument("--dim", type=int, default=16, help="dimensions of a latent")
@@ -145,7 +148,7 @@ def main() -> None:
         f"{torch.__version__}; {options.latents} latents of {options.dim}, {options.steps} steps"
     )
     results = []
-    for pair in PAIRS:
+    for pair in [tuple(options.only)] if options.only else PAIRS:
         results.append(measure(pair, options))
         exact = results[-1]["exact"]
         assert isinstance(exact, dict)

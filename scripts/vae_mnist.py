@@ -1,6 +1,6 @@
 """A VAE on binarised MNIST: evidence lower bound, importance-weighted bound, active units.
 
-    python scripts/vae_mnist.py mnist.npz [--steps 6000] [--out FOLDER]
+    python scripts/vae_mnist.py mnist.npz [--steps 3000] [--out FOLDER]
 
 The .npz holds training and test images, uint8 [N, 28, 28]. Binarisation is static: one draw per
 image, with probability pixel / 255, seed 0. Bounds are in nats per image, on test images, their
@@ -27,10 +27,10 @@ from vqtok.training.page import autoencoder_page
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--latents", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="*", default=[512, 256])
-    parser.add_argument("--warmup", type=int, nargs="*", default=[0, 1500])
+    parser.add_argument("--warmup", type=int, nargs="*", default=[0, 1000])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

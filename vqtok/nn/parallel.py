@@ -11,10 +11,7 @@ from vqtok.nn.masks import mask_of
 from vqtok.nn.sequence import (
     LatentReader,
     SequenceDecoder,
-    check_sizes,
-    output_size,
     position_codes,
-    stack_config,
 )
 
 
@@ -42,25 +39,14 @@ class ParallelDecoder(SequenceDecoder):
         heads: int = 4,
         max_length: int = 256,
     ) -> None:
-        super().__init__()
-        size = output_size(channels, symbols)
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        check_sizes({**sizes, "max_length": max_length})
-        self.config = stack_config(
-            "parallel",
-            **sizes,
-            heads=heads,
-            max_length=max_length,
-            channels=channels,
-            symbols=symbols,
-        )
-        self.dim, self.num_latents, self.max_length = dim, num_latents, max_length
-        self.channels, self.symbols = channels, symbols
+        sizes |= {"heads": heads, "max_length": max_length}
+        super().__init__("parallel", **sizes, channels=channels, symbols=symbols)
         self.latent_reader = LatentReader(dim, num_latents, width)
         self.latent_blocks = nn.ModuleList(SelfBlock(width, heads) for _ in range(depth // 2))
         self.question = nn.Linear(width, width)
         self.blocks = nn.ModuleList(CrossBlock(width, heads) for _ in range(depth - depth // 2))
-        self.to_output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
+        self.to_output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_size))
 
     def forward(self, latents: Tensor, target: Tensor) -> Tensor:
         """[B, L, D] and a target, of which only the length counts -> [B, T, C] or [B, T, V]."""

@@ -21,10 +21,7 @@ from vqtok.nn.sequence import (
     SequenceDecoder,
     SequenceEmbedding,
     SequenceEncoder,
-    check_sizes,
-    output_size,
     position_codes,
-    stack_config,
 )
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -54,14 +51,8 @@ class RNNEncoder(SequenceEncoder):
         depth: int = 1,
         cell: str = "gru",
     ) -> None:
-        super().__init__()
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        check_sizes(sizes)
-        if width % 8:
-            raise ValueError(f"width must be a multiple of 8, not {width}")
-        self.config = stack_config("rnn", **sizes, cell=cell, channels=channels, symbols=symbols)
-        self.dim, self.num_latents = dim, num_latents
-        self.channels, self.symbols = channels, symbols
+        super().__init__("rnn", **sizes, cell=cell, channels=channels, symbols=symbols)
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         self.rnn = _build_rnn(cell, width, width // 2, depth, bidirectional=True)
         self.to_questions = nn.Linear(width, num_latents * width)
@@ -128,17 +119,9 @@ class RNNDecoder(SequenceDecoder):
         cell: str = "gru",
         max_length: int = 256,
     ) -> None:
-        super().__init__()
-        size = output_size(channels, symbols)
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        check_sizes({**sizes, "max_length": max_length})
-        if width % 8:
-            raise ValueError(f"width must be a multiple of 8, not {width}")
-        self.config = stack_config(
-            "rnn", **sizes, cell=cell, max_length=max_length, channels=channels, symbols=symbols
-        )
-        self.dim, self.num_latents, self.max_length = dim, num_latents, max_length
-        self.channels, self.symbols = channels, symbols
+        sizes["max_length"] = max_length
+        super().__init__("rnn", **sizes, cell=cell, channels=channels, symbols=symbols)
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         self.start = nn.Parameter(torch.randn(width) * width**-0.5)
         self.summary = nn.Linear(num_latents * dim, width)
@@ -146,7 +129,10 @@ class RNNDecoder(SequenceDecoder):
         self.latent_reader = LatentReader(dim, num_latents, width)
         self.attention = CrossAttention(width, heads=width // 8)
         self.to_output = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, size)
+            nn.LayerNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, self.output_size),
         )
 
     def forward(self, latents: Tensor, target: Tensor) -> Tensor:
@@ -194,4 +180,6 @@ def _build_rnn(
 ) -> nn.RNNBase:
     if cell not in CELLS:
         raise ValueError(f"unknown cell {cell!r}, expected one of {list(CELLS)}")
+    if width % 8:
+        raise ValueError(f"width must be a multiple of 8, not {width}")
     return CELLS[cell](width, hidden, depth, batch_first=True, bidirectional=bidirectional)

@@ -20,8 +20,14 @@ from vqtok.nn.generation import Choose, Generated
 from vqtok.nn.masks import zero_padding
 
 
-class SequenceEncoder(Stack):
-    """Sequences to a fixed number of latents each, whatever their length.
+class SequenceStack(Stack):
+    """What encoders and decoders share.
+
+    Args:
+        kind: the type in the config.
+        channels: C of real values; or
+        symbols: V, of which the last ends a sequence.
+        settings: ``dim``, ``num_latents`` and whatever else is in the config.
 
     Attributes:
         num_latents: L.
@@ -29,32 +35,41 @@ class SequenceEncoder(Stack):
         symbols: V, or None for real values.
     """
 
-    num_latents: int
-    channels: int | None
-    symbols: int | None
+    def __init__(
+        self, kind: str, *, channels: int | None, symbols: int | None, **settings: Any
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size(channels, symbols)
+        check_sizes({key: value for key, value in settings.items() if isinstance(value, int)})
+        self.config = stack_config(kind, **settings, channels=channels, symbols=symbols)
+        self.dim = settings["dim"]
+        self.num_latents: int = settings["num_latents"]
+        self.channels = channels
+        self.symbols = symbols
+
+
+class SequenceEncoder(SequenceStack):
+    """Sequences to a fixed number of latents each, whatever their length."""
 
     def forward(self, sequences: Tensor, mask: Tensor | None = None) -> Tensor:
         """float [B, T, C] or int64 [B, T], mask bool [B, T] -> latents [B, L, D]."""
         raise NotImplementedError
 
 
-class SequenceDecoder(Stack):
+class SequenceDecoder(SequenceStack):
     """A fixed number of latents to sequences.
 
     Attributes:
-        num_latents: L.
-        channels: C, or None for symbols.
-        symbols: V, or None for real values.
         max_length: T at which generation stops at the latest.
         reads_target: whether training shows the decoder what it is to say, each position what
             comes before it (teacher forcing).
     """
 
-    num_latents: int
-    channels: int | None
-    symbols: int | None
-    max_length: int
     reads_target: ClassVar[bool]
+
+    def __init__(self, kind: str, *, max_length: int, **settings: Any) -> None:
+        super().__init__(kind, max_length=max_length, **settings)
+        self.max_length = max_length
 
     def forward(self, latents: Tensor, target: Tensor) -> Tensor:
         """The outputs for sequences that are known, at once.

@@ -16,10 +16,7 @@ from vqtok.nn.sequence import (
     SequenceDecoder,
     SequenceEmbedding,
     SequenceEncoder,
-    check_sizes,
-    output_size,
     position_codes,
-    stack_config,
 )
 
 
@@ -52,15 +49,9 @@ class TransformerEncoder(SequenceEncoder):
         heads: int = 4,
         max_length: int = 256,
     ) -> None:
-        super().__init__()
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        sizes["max_length"] = max_length
-        check_sizes(sizes)
-        self.config = stack_config(
-            "transformer", **sizes, heads=heads, channels=channels, symbols=symbols
-        )
-        self.dim, self.num_latents = dim, num_latents
-        self.channels, self.symbols = channels, symbols
+        sizes |= {"max_length": max_length, "heads": heads}
+        super().__init__("transformer", **sizes, channels=channels, symbols=symbols)
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         # At first, the latent tokens are like places spread over the longest sequences.
         places = torch.linspace(0, max_length - 1, num_latents).round().long()
@@ -113,25 +104,14 @@ class TransformerDecoder(SequenceDecoder):
         heads: int = 4,
         max_length: int = 256,
     ) -> None:
-        super().__init__()
-        size = output_size(channels, symbols)
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        check_sizes({**sizes, "max_length": max_length})
-        self.config = stack_config(
-            "transformer",
-            **sizes,
-            heads=heads,
-            max_length=max_length,
-            channels=channels,
-            symbols=symbols,
-        )
-        self.dim, self.num_latents, self.max_length = dim, num_latents, max_length
-        self.channels, self.symbols = channels, symbols
+        sizes |= {"heads": heads, "max_length": max_length}
+        super().__init__("transformer", **sizes, channels=channels, symbols=symbols)
         self.latent_reader = LatentReader(dim, num_latents, width)
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         self.start = nn.Parameter(torch.randn(width) * width**-0.5)
         self.blocks = nn.ModuleList(CausalBlock(width, heads) for _ in range(depth))
-        self.to_output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
+        self.to_output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_size))
 
     def forward(self, latents: Tensor, target: Tensor) -> Tensor:
         """[B, L, D] and what to say -> [B, T, C] or logits [B, T, V]."""
