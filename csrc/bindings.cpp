@@ -62,9 +62,9 @@ py::tuple nearest_cosine_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_s
   int64_t bad_row = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
-    const UnitCodebook units(code_matrix, threads);
-    bad_code = units.first_bad_code;
-    bad_row = nearest_cosine(units, rows_matrix, at<int64_t>(codes), threads,
+    const auto units = packed_units(code_matrix, threads);
+    bad_code = units->first_bad_code;
+    bad_row = nearest_cosine(*units, rows_matrix, at<int64_t>(codes), threads,
                              *choose_isa(isa.c_str()).nearest);
   }
   return py::make_tuple(bad_row, bad_code);

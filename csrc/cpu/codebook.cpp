@@ -1,4 +1,5 @@
 #include <math.h>
+#include <string.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,6 +16,7 @@ namespace {
 struct TileNorms {
   double squared[kTile];
   double flaw[kTile];  // 0, or NaN if the code holds a NaN or Inf
+  uint64_t hash[kTile];  // equal for equal codes
 };
 
 // Lays out a tile of `count` codes; the lanes left over repeat the last one.
@@ -25,9 +27,13 @@ TileNorms place_tile(const Matrix& codebook, int64_t first, int64_t count, float
   for (int64_t lane = 0; lane < kTile; ++lane)
     codes[lane] = codebook.row<T>(first + std::min(lane, count - 1));
   double squared[kTile] = {}, flaw[kTile] = {};
+  uint64_t hash[kTile] = {};
   for (int64_t d = 0; d < codebook.dim; ++d)
     for (int lane = 0; lane < kTile; ++lane) {
-      const double v = to_double(codes[lane][d]);
+      const double v = to_double(codes[lane][d]), unsigned_zero = v + 0.0;
+      uint64_t bits;
+      memcpy(&bits, &unsigned_zero, sizeof bits);
+      hash[lane] = (hash[lane] ^ (bits ^ bits >> 32)) * 0x9e3779b97f4a7c15u;
       values[d * kTile + lane] = to_float(codes[lane][d]);
       if constexpr (std::is_same_v<T, double>) exact[d * kTile + lane] = v;
       squared[lane] += v * v;
@@ -36,6 +42,7 @@ TileNorms place_tile(const Matrix& codebook, int64_t first, int64_t count, float
   TileNorms norms;
   std::copy_n(squared, kTile, norms.squared);
   std::copy_n(flaw, kTile, norms.flaw);
+  std::copy_n(hash, kTile, norms.hash);
   return norms;
 }
 
@@ -56,6 +63,7 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
       usable(tiles) {
   constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
   std::atomic<int64_t> bad{kNone};
+  Buffer<uint64_t> hashes(offsets.size());
   std::mutex lock;
   double largest = 0;
   run_team(size * dim < 65536 ? 1 : threads, [&](int member, int members) {
@@ -71,6 +79,7 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
       });
       for (int lane = 0; lane < kTile; ++lane) {
         const bool finite = norms.flaw[lane] == 0;
+        hashes[first + lane] = norms.hash[lane];
         if (!finite)
           for (int64_t d = 0; d < dim; ++d) tile_values[d * kTile + lane] = 0;
         offsets[first + lane] = -INFINITY;
@@ -87,8 +96,38 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
     std::lock_guard<std::mutex> hold(lock);
     largest = fmax(largest, member_largest);
   });
+  drop_duplicates(hashes.data());
   if (bad != kNone) first_bad_code = bad;
   bound = error_bound(static_cast<int>(dim), largest);
+}
+
+bool PackedCodebook::equal(int64_t a, int64_t b) const {
+  const int64_t at_a = a / kTile * dim * kTile + a % kTile, at_b = b / kTile * dim * kTile + b % kTile;
+  for (int64_t i = 0; i < dim * kTile; i += kTile) {
+    if (values[at_a + i] != values[at_b + i]) return false;
+    if (exact_values.size() && exact_values[at_a + i] != exact_values[at_b + i]) return false;
+  }
+  return true;
+}
+
+// A code equal to one before it is never the answer, but would make every row near it a tie.
+void PackedCodebook::drop_duplicates(const uint64_t* hashes) {
+  int shift = 63;
+  while (int64_t{1} << (64 - shift) < 2 * size) --shift;
+  const int64_t mask = (int64_t{1} << (64 - shift)) - 1;
+  Buffer<int32_t> places(mask + 1);  // of codes by hash, plus one
+  for (int64_t k = 0; k < size; ++k) {
+    if (!(usable[k / kTile] >> k % kTile & 1)) continue;
+    int64_t place = static_cast<int64_t>(hashes[k] >> shift);
+    // codes of one hash that differ are too rare to be told apart
+    while (places[place] && hashes[places[place] - 1] != hashes[k]) place = (place + 1) & mask;
+    if (!places[place]) {
+      places[place] = static_cast<int32_t>(k + 1);
+    } else if (equal(places[place] - 1, k)) {
+      offsets[k] = -INFINITY;
+      usable[k / kTile] &= static_cast<uint8_t>(~(1u << k % kTile));
+    }
+  }
 }
 
 const ByteCodebook& PackedCodebook::bytes() const {

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <vector>
 
+#include "cpu/cosine.h"
+
 namespace vqtok {
 namespace {
 
@@ -18,12 +20,18 @@ int64_t element_bytes(DType dtype) {
   return with_type(dtype, [](auto type) { return int64_t{sizeof(type)}; });
 }
 
+typedef std::unique_ptr<PackedCodebook> (*Pack)(const Matrix& codebook, int threads);
+
+std::unique_ptr<PackedCodebook> pack_as_is(const Matrix& codebook, int threads) {
+  return std::make_unique<PackedCodebook>(codebook, threads);
+}
+
 struct Entry {
   // Packs the copy, not the codebook: another thread may be writing to that.
-  Entry(const Matrix& codebook, int threads)
-      : address(codebook.data), dtype(codebook.dtype),
+  Entry(const Matrix& codebook, Pack pack_, int threads)
+      : address(codebook.data), dtype(codebook.dtype), pack(pack_),
         row_bytes(codebook.dim * element_bytes(codebook.dtype)), copy(copy_of(codebook)),
-        packed({copy.data(), dtype, codebook.rows, codebook.dim, codebook.dim}, threads) {}
+        packed(pack({copy.data(), dtype, codebook.rows, codebook.dim, codebook.dim}, threads)) {}
 
   static Buffer<char> copy_of(const Matrix& codebook) {
     const int64_t bytes = codebook.dim * element_bytes(codebook.dtype);
@@ -38,13 +46,14 @@ struct Entry {
     return static_cast<const char*>(codebook.data) + k * stride;
   }
 
-  bool has_shape_of(const Matrix& codebook) const {
-    return dtype == codebook.dtype && packed.size == codebook.rows && packed.dim == codebook.dim;
+  bool may_be(const Matrix& codebook, Pack wanted) const {
+    return pack == wanted && dtype == codebook.dtype && packed->size == codebook.rows &&
+           packed->dim == codebook.dim;
   }
 
   bool has_place_of(const Entry& other) const {
-    return address == other.address && dtype == other.dtype && packed.size == other.packed.size &&
-           packed.dim == other.packed.dim;
+    return address == other.address && dtype == other.dtype && pack == other.pack &&
+           packed->size == other.packed->size && packed->dim == other.packed->dim;
   }
 
   bool is(const Matrix& codebook) const {
@@ -56,18 +65,19 @@ struct Entry {
     return true;
   }
 
-  int64_t bytes() const { return bytes_for(packed.size * packed.dim, dtype); }
+  int64_t bytes() const { return bytes_for(packed->size * packed->dim, dtype, pack); }
 
   // At most, with all that the packed form may come to hold.
-  static int64_t bytes_for(int64_t elements, DType dtype) {
-    return elements * (element_bytes(dtype) + 24);
+  static int64_t bytes_for(int64_t elements, DType dtype, Pack pack) {
+    return elements * (element_bytes(dtype) + (pack == pack_as_is ? 24 : 32));
   }
 
   const void* address;
   DType dtype;
+  Pack pack;
   int64_t row_bytes;
   Buffer<char> copy;
-  PackedCodebook packed;
+  std::unique_ptr<const PackedCodebook> packed;
 };
 
 typedef std::shared_ptr<const Entry> Shared;
@@ -102,25 +112,33 @@ void keep(const Shared& entry) {
   list.push_front(entry);
 }
 
-}  // namespace
-
-std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads) {
-  if (Entry::bytes_for(codebook.rows * codebook.dim, codebook.dtype) > kMostBytes)
-    return std::make_shared<PackedCodebook>(codebook, threads);
+std::shared_ptr<const PackedCodebook> find_or_pack(const Matrix& codebook, Pack pack, int threads) {
+  if (Entry::bytes_for(codebook.rows * codebook.dim, codebook.dtype, pack) > kMostBytes)
+    return pack(codebook, threads);
   std::vector<Shared> candidates;
   {
     std::lock_guard<std::mutex> hold(lock);
     for (const Shared& entry : entries())
-      if (entry->has_shape_of(codebook)) candidates.push_back(entry);
+      if (entry->may_be(codebook, pack)) candidates.push_back(entry);
   }
   std::stable_partition(candidates.begin(), candidates.end(),
                         [&](const Shared& entry) { return entry->address == codebook.data; });
   const auto known = std::find_if(candidates.begin(), candidates.end(),
                                   [&](const Shared& entry) { return entry->is(codebook); });
   const Shared entry =
-      known != candidates.end() ? *known : std::make_shared<const Entry>(codebook, threads);
+      known != candidates.end() ? *known : std::make_shared<const Entry>(codebook, pack, threads);
   keep(entry);
-  return {entry, &entry->packed};
+  return {entry, entry->packed.get()};
+}
+
+}  // namespace
+
+std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads) {
+  return find_or_pack(codebook, pack_as_is, threads);
+}
+
+std::shared_ptr<const PackedCodebook> packed_units(const Matrix& codebook, int threads) {
+  return find_or_pack(codebook, pack_units, threads);
 }
 
 }  // namespace vqtok

@@ -11,4 +11,7 @@ namespace vqtok {
 // that moved is found again. Safe to call from several threads.
 std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads);
 
+// The same of its unit vectors (see cpu/cosine.h).
+std::shared_ptr<const PackedCodebook> packed_units(const Matrix& codebook, int threads);
+
 }  // namespace vqtok

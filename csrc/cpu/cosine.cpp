@@ -81,12 +81,16 @@ int64_t unit_rows(const Matrix& x, double* units, int threads) {
   return first_bad;
 }
 
-UnitCodebook::UnitCodebook(const Matrix& codebook, int threads)
-    : units(codebook.rows * codebook.dim),
-      first_bad_code(unit_rows(codebook, units.data(), threads)),
-      packed({units.data(), DType::f64, codebook.rows, codebook.dim, codebook.dim}, threads) {}
+std::unique_ptr<PackedCodebook> pack_units(const Matrix& codebook, int threads) {
+  Buffer<double> units(codebook.rows * codebook.dim);
+  const int64_t bad = unit_rows(codebook, units.data(), threads);
+  const Matrix matrix{units.data(), DType::f64, codebook.rows, codebook.dim, codebook.dim};
+  auto packed = std::make_unique<PackedCodebook>(matrix, threads);
+  packed->first_bad_code = bad;
+  return packed;
+}
 
-int64_t nearest_cosine(const UnitCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
+int64_t nearest_cosine(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
                        const NearestKernel& kernel) {
   const int64_t most = std::max<int64_t>(1024, kBlockBytes / (x.dim * int64_t{sizeof(double)}));
   const int64_t block = std::min(x.rows, most);
@@ -100,7 +104,7 @@ int64_t nearest_cosine(const UnitCodebook& codebook, const Matrix& x, int64_t* c
     });
     const int64_t bad = unit_rows(rows, units.data(), threads);
     if (bad >= 0 && first_bad_row < 0) first_bad_row = begin + bad;
-    nearest(codebook.packed, {units.data(), DType::f64, rows.rows, x.dim, x.dim}, codes + begin,
+    nearest(codebook, {units.data(), DType::f64, rows.rows, x.dim, x.dim}, codes + begin,
             threads, kernel);
   }
   return first_bad_row;

@@ -8,6 +8,8 @@
 #pragma once
 #include <stdint.h>
 
+#include <memory>
+
 #include "cpu/nearest.h"
 
 namespace vqtok {
@@ -16,17 +18,12 @@ namespace vqtok {
 // holds a NaN or Inf, or -1.
 int64_t unit_rows(const Matrix& x, double* units, int threads);
 
-// A codebook of unit vectors.
-struct UnitCodebook {
-  UnitCodebook(const Matrix& codebook, int threads);
-
-  Buffer<double> units;
-  int64_t first_bad_code;  // the first with a NaN or Inf, or -1
-  PackedCodebook packed;
-};
+// A codebook of unit vectors. Its first_bad_code is the first of `codebook` with a NaN or Inf: zeros,
+// which have no direction, do not count.
+std::unique_ptr<PackedCodebook> pack_units(const Matrix& codebook, int threads);
 
 // Writes one code per row of x; returns the first row with a NaN or Inf, or -1.
-int64_t nearest_cosine(const UnitCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
+int64_t nearest_cosine(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
                        const NearestKernel& kernel);
 
 }  // namespace vqtok

@@ -22,7 +22,8 @@ Blocking::Blocking(const PackedCodebook& codebook, int64_t rows_, int panel_rows
   if (codebook.tiles * tile_bytes > kWholeCodebookBytes) {
     tiles = static_cast<int32_t>(std::max<int64_t>(1, kChunkBytes / tile_bytes));
     panels = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, kMaxPanels);
-    panels = std::clamp<int64_t>(all_panels / (2 * threads), 1, panels);
+    if (threads > 1) panels = std::clamp<int64_t>(all_panels / (2 * threads), 1, panels);
+    panels = std::clamp<int64_t>(all_panels, 1, panels);
   } else {
     tiles = std::max<int32_t>(1, codebook.tiles);
   }

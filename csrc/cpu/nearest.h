@@ -30,9 +30,10 @@ struct PackedCodebook {
   int64_t dim;
   int32_t tiles;
   Buffer<float> values;          // [tiles][dim][8]
-  Buffer<float> offsets;         // [tiles][8]
+  Buffer<float> offsets;         // [tiles][8], -inf for codes that are not usable
   Buffer<double> exact_values;   // [tiles][dim][8] if float32 does not hold the values, or empty
-  Buffer<uint8_t> usable;        // [tiles] bit c: code c of the tile exists and is finite
+  Buffer<uint8_t> usable;        // [tiles] bit c: code c of the tile may be an answer, that is, it
+                                 // exists, is finite and unlike all codes before it
   int64_t first_bad_code = -1;   // the first with a NaN or Inf
   ErrorBound bound;
 
@@ -44,6 +45,9 @@ struct PackedCodebook {
   mutable std::atomic<int64_t> rows_seen{0};
 
  private:
+  bool equal(int64_t a, int64_t b) const;
+  void drop_duplicates(const uint64_t* hashes);
+
   mutable std::once_flag tree_once_;
   mutable std::unique_ptr<Tree> tree_;
   mutable std::once_flag bytes_once_;

@@ -83,9 +83,9 @@ void check_cosine(int64_t rows, int64_t dim, int64_t size, double scale) {
     CHECK(fabs(squared - 1) < 1e-14 * static_cast<double>(dim), "row %lld has norm 1",
           static_cast<long long>(n));
   }
-  const UnitCodebook codebook({table.data(), DType::f64, size, dim, dim}, 2);
+  const auto codebook = pack_units({table.data(), DType::f64, size, dim, dim}, 2);
   std::vector<int64_t> codes(rows, -1);
-  CHECK(nearest_cosine(codebook, {x.data(), DType::f64, rows, dim, dim}, codes.data(), 3,
+  CHECK(nearest_cosine(*codebook, {x.data(), DType::f64, rows, dim, dim}, codes.data(), 3,
                        *choose_isa("").nearest) == -1, "finite");
   for (int64_t n = 0; n < rows; ++n) {
     const std::vector<double> row(row_units.begin() + n * dim, row_units.begin() + (n + 1) * dim);
@@ -97,11 +97,11 @@ void check_cosine(int64_t rows, int64_t dim, int64_t size, double scale) {
 
 void check_flaws() {
   const float x[] = {1, 0, 0, 0, NAN, 1}, table[] = {0, 0, 3, 1, 5, INFINITY};
-  const UnitCodebook codebook({table, DType::f32, 3, 2, 2}, 1);
-  CHECK(codebook.first_bad_code == 2, "zeros are no flaw");
+  const auto codebook = pack_units({table, DType::f32, 3, 2, 2}, 1);
+  CHECK(codebook->first_bad_code == 2, "zeros are no flaw");
   int64_t codes[3];
   const NearestKernel& kernel = *choose_isa("").nearest;
-  CHECK(nearest_cosine(codebook, {x, DType::f32, 3, 2, 2}, codes, 1, kernel) == 2, "NaN");
+  CHECK(nearest_cosine(*codebook, {x, DType::f32, 3, 2, 2}, codes, 1, kernel) == 2, "NaN");
   CHECK(codes[0] == 1 && codes[1] == 0 && codes[2] == 0, "what has no direction");
 
   const PackedCodebook packed({table, DType::f32, 2, 2, 2}, 1);

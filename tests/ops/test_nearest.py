@@ -258,7 +258,17 @@ def every_code_twice() -> tuple[Tensor, Tensor, Tensor]:
 def test_large_codebook_of_duplicates(isa: str, method: str) -> None:
     x, codebook, want = every_code_twice()
     assert torch.equal(ops.nearest(x, codebook), want)
-    assert not ops.nearest(x, codebook[7].expand(9000, -1)).any(), "more ties than one list holds"
+    assert not ops.nearest(x, codebook[7].expand(9000, -1)).any()
+
+
+def test_more_ties_than_one_list_holds(isa: str, method: str) -> None:
+    signs = torch.arange(9000)[:, None] >> torch.arange(16) & 1
+    assert not ops.nearest(torch.zeros(70, 16), signs * 2.0 - 1).any()
+
+
+def test_zeros_of_both_signs_are_equal(isa: str, method: str) -> None:
+    codebook = torch.tensor([[9.0, 9.0], [0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [-0.0, 2.0]])
+    assert ops.nearest(torch.tensor([[-0.0, 1.1], [0.0, 1.9]]), codebook).tolist() == [1, 4]
 
 
 def test_bad_values_are_refused_or_defined(isa: str, method: str) -> None:
