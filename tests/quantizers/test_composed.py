@@ -80,6 +80,23 @@ def test_beam_beats_greedy_and_of_one_is_greedy():
     assert errors[2] < errors[1] < 0.98 * errors[0]
 
 
+def test_a_beam_is_that_of_plain_lists_in_float64():
+    quantizer = BeamResidualQuantizer([VectorQuantizer(16, 4) for _ in range(4)], beam=3)
+    trained(quantizer, (400, 4))
+    tables = [layer.embeddings.double() for layer in quantizer.layers]
+    x = torch.randn(60, 4)
+    for row, codes in zip(x.double(), quantizer(x).codes.tolist(), strict=True):
+        beam = [(0.0, [], row)]
+        for table in tables:
+            grown = [
+                (float((rest - table[k]).square().sum()), [*path, k], rest - table[k])
+                for _, path, rest in beam
+                for k in range(16)
+            ]
+            beam = sorted(grown, key=lambda sum_: sum_[0])[:3]
+        assert codes == beam[0][1]
+
+
 def test_beams_do_not_depend_on_chunks(monkeypatch):
     quantizer = BeamResidualQuantizer([VectorQuantizer(16, 4) for _ in range(3)])
     trained(quantizer, (400, 4))

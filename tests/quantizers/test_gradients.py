@@ -46,3 +46,13 @@ def test_rotation_trick_survives_zero_and_opposite_vectors():
     assert torch.equal(passed, quantized)
     passed.sum().backward()
     assert latents.grad.isfinite().all()
+
+
+def test_straight_through_under_torch_func():
+    x, quantized, weights = (torch.randn(5, 3) for _ in range(3))
+
+    def loss(x, quantized, weights):
+        return (straight_through(x, quantized) * weights).sum()
+
+    assert torch.equal(torch.func.grad(loss)(x, quantized, weights), weights)
+    assert torch.equal(torch.func.vmap(torch.func.grad(loss))(x, quantized, weights), weights)
