@@ -1,9 +1,10 @@
 """How fast sound goes through a tokenizer with one thread, and how much memory long files take.
 
-Speed: seconds of sound coded per second, in rounds that take turns with the codecs of
-`transformers` (random weights, for speed alone; `--rivals` needs `pip install 'vqtok[bench]'`), so
-that all are of one machine in one run. Memory and time of long files: `vqtok encode` and
-`vqtok decode` as processes of their own, with one thread, on noise of the given length.
+Speed: seconds of sound coded per second, in rounds that take turns with vqtok's own waveform stack
+and the codecs of `transformers` (`--rivals`, needs `pip install 'vqtok[bench]'`; random weights,
+for speed alone), so that all are of one machine in one run. Memory and time of long files:
+`vqtok encode` and `vqtok decode` as processes of their own, with one thread, on noise of the given
+length.
 
     python scripts/bench_audio.py --rivals
     python scripts/bench_audio.py --hours 1 --rate 44100 --channels 2
@@ -27,8 +28,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vqtok.autoencoders import build_autoencoder, preset_config
+from vqtok.autoencoders import Autoencoder, build_autoencoder, preset_config
+from vqtok.autoencoders.likelihoods import SoundDistance
 from vqtok.media import AudioReader, AudioWriter
+from vqtok.nn import WaveformDecoder, WaveformEncoder
+from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
 from vqtok.tokenizer import AudioTokenizer, Tokenizer
 
 Coder = tuple[Callable[[], object], Callable[[], object]]  # encode, decode
@@ -42,7 +46,9 @@ def main() -> None:
     parser.add_argument("--preset", help="untrained weights of a preset instead of a tokenizer")
     parser.add_argument("--seconds", type=float, default=20, help="of sound in a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rivals", action="store_true", help="EncodecModel and DacModel too")
+    parser.add_argument(
+        "--rivals", action="store_true", help="waveform stack, EncodecModel and DacModel too"
+    )
     parser.add_argument("--hours", type=float, help="also code one file of this length")
     parser.add_argument("--rate", type=int, default=24_000, help="of that file, in Hz")
     parser.add_argument("--channels", type=int, default=1, help="of that file")
@@ -64,8 +70,9 @@ def main() -> None:
 
 def bench_speed(name: str, seconds: float, rounds: int, rivals: bool) -> dict[str, object]:
     """Medians over the rounds of seconds of sound per second, to codes and back."""
-    coders = {"vqtok": ours(name, seconds)}
+    coders = {"vqtok": ours(Tokenizer.from_pretrained(name), seconds)}
     if rivals:
+        coders |= {"vqtok, waveform stack": ours(waveform(), seconds)}
         coders |= {"transformers EncodecModel, 24 kHz": encodec(seconds)}
         coders |= {"transformers DacModel, 24 kHz": dac(seconds)}
     speeds: dict[str, list[tuple[float, ...]]] = {coder: [] for coder in coders}
@@ -94,8 +101,19 @@ def noise(seconds: float, rate: int) -> torch.Tensor:
     return torch.randn(1, 1, int(seconds * rate), generator=torch.Generator().manual_seed(0)) * 0.1
 
 
-def ours(name: str, seconds: float) -> Coder:
-    tokenizer = Tokenizer.from_pretrained(name)
+def waveform() -> Tokenizer:
+    """The waveform stack with the widths and strides of EnCodec's, 75 frames a second."""
+    shape = {"channels": 32, "strides": [2, 4, 5, 8]}
+    model = Autoencoder(
+        WaveformEncoder(**shape),
+        ResidualQuantizer([VectorQuantizer(1024, 128) for _ in range(8)]),
+        WaveformDecoder(**shape),
+        likelihood=SoundDistance(24_000),
+    )
+    return Tokenizer(model, name="waveform")
+
+
+def ours(tokenizer: Tokenizer, seconds: float) -> Coder:
     assert isinstance(tokenizer, AudioTokenizer)
     sound = noise(seconds, tokenizer.sample_rate)
     codes = tokenizer.encode(sound)
