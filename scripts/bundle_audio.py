@@ -4,7 +4,7 @@ Copies the weights and the config to ``vqtok/pretrained/audio`` and writes the m
 them: what it is, its figures on evaluation sounds beside Opus and MP3 (JSON lines that
 ``evaluate_audio.py --json`` made of the run), how it learned, and what from under which licences.
 
-    python scripts/bundle_audio.py runs/audio WORK/sources.tsv speech.jsonl music.jsonl
+    python scripts/bundle_audio.py runs/audio WORK/sources.tsv speech.jsonl music.jsonl sfx.jsonl
 """
 
 from __future__ import annotations
@@ -45,8 +45,12 @@ keep what is heard need not.
 
 {music}
 
+{sfx_sounds} short recordings of animals, weather, machines and people (ESC-50):
+
+{sfx}
+
 Made by `python scripts/evaluate_audio.py audio SPEECH --speech --codebooks 0 1 2 4 6 8` and the
-same for music. "unquantized" passes the latents themselves, which shows what the codes cost. There
+same without `--speech` for the others. "unquantized" passes the latents themselves, which shows what the codes cost. There
 was no adversary in the training, and nobody has judged the sound by ear yet.
 
 ## Training
@@ -75,7 +79,7 @@ of the sounds counted here those shorter than half a second.
 
 
 def main() -> None:
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 6:
         sys.exit(__doc__)
     run, sources, *figures = (Path(argument) for argument in sys.argv[1:])
     tokenizer = Tokenizer.from_pretrained(run)
@@ -84,12 +88,14 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(run / name, target / name)
-    speech, music = (read_figures(file, tokenizer) for file in figures)
+    speech, music, sfx = (read_figures(file, tokenizer) for file in figures)
     card = CARD.format(
         speech=table(speech),
         music=table(music),
+        sfx=table(sfx),
         speech_sounds=speech[0]["sounds"],
         music_sounds=music[0]["sounds"],
+        sfx_sounds=sfx[0]["sounds"],
         megabytes=(target / "model.safetensors").stat().st_size / 1e6,
         history="\n".join(history(run, tokenizer)),
         sources="\n".join(source_lines(sources)),

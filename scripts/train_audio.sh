@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Train the bundled `audio` tokenizer and put it into the package.
 #
-#   scripts/train_audio.sh WORK CORPUS SPEECH MUSIC [RUN]
+#   scripts/train_audio.sh WORK CORPUS SPEECH MUSIC SFX [RUN]
 #
 # WORK: where training sounds are collected (see get_sounds.py). CORPUS: more of them. SPEECH,
-# MUSIC: evaluation sounds. Needs the extra `bench`.
+# MUSIC, SFX: evaluation sounds. Needs the extra `bench`. STEPS shortens it, to try it out.
 # The run can be stopped and started again; it goes on from its last checkpoint.
 set -euo pipefail
-work=$1 corpus=$2 speech=$3 music=$4 run=${5:-runs/audio}
+work=$1 corpus=$2 speech=$3 music=$4 sfx=$5 run=${6:-runs/audio}
 scripts=$(dirname "$0")
 # Large tensors are reused, not given back to the system after every step.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 mkdir -p "$(dirname "$run")"
 python "$scripts/get_sounds.py" "$work" "$corpus"
 python -m vqtok train audio --data "$work/sounds.txt" --validation "$speech" --out "$run" \
-    --name audio --steps 2600 --batch-size 12 --crop 28800 --save-every 250 --threads 1
+    --name audio --steps "${STEPS:-2600}" --batch-size 12 --crop 28800 --save-every 250 --threads 1
 rates="0 1 2 4 6 8"
 python "$scripts/evaluate_audio.py" "$run" "$speech" --speech --codebooks $rates --json \
     > "$work/speech.jsonl"
 python "$scripts/evaluate_audio.py" "$run" "$music" --codebooks $rates --json \
     > "$work/music.jsonl"
+python "$scripts/evaluate_audio.py" "$run" "$sfx" --codebooks $rates --json \
+    > "$work/sfx.jsonl"
 python "$scripts/bundle_audio.py" "$run" "$work/sources.tsv" \
-    "$work/speech.jsonl" "$work/music.jsonl"
+    "$work/speech.jsonl" "$work/music.jsonl" "$work/sfx.jsonl"
