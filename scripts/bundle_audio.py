@@ -50,8 +50,9 @@ keep what is heard need not.
 {sfx}
 
 Made by `python scripts/evaluate_audio.py audio SPEECH --speech --codebooks 0 1 2 4 6 8` and the
-same without `--speech` for the others. "unquantized" passes the latents themselves, which shows what the codes cost. There
-was no adversary in the training, and nobody has judged the sound by ear yet.
+same without `--speech` for the others. "unquantized" passes the latents themselves, which shows
+what the codes cost. There was no adversary in the training, and nobody has judged the
+sound by ear yet.
 
 ## Training
 

@@ -55,7 +55,7 @@ def test_a_last_phase_against_a_discriminator(sounds, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "option",
-    ["--set x=1", "--key q", "--size 3", "--held-out 0.1", "--contamination 0.1"],
+    ["--key q", "--size 3", "--held-out 0.1", "--contamination 0.1"],
 )
 def test_options_of_autoencoders_are_refused(sounds, tmp_path, capsys, option):
     command = ["train", "audio-tiny", "--data", str(sounds), "--out", str(tmp_path / "run")]
@@ -63,6 +63,24 @@ def test_options_of_autoencoders_are_refused(sounds, tmp_path, capsys, option):
     name = option.split()[0]
     assert f"{name} belongs to autoencoders, not to the tokenizer" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_preset(sounds, tmp_path, capsys):
+    out = tmp_path / "live"
+    command = ["train", "audio-tiny", "--data", str(sounds), "--out", str(out), "--steps", "1"]
+    command += ["--batch-size", "2", "--crop", "1600"]
+    assert main([*command, "--set", "causal=true"]) == 0
+    encoder = Tokenizer.from_pretrained(out).autoencoder.encoder
+    assert encoder.config["causal"] is True
+    assert encoder.context[1] == encoder.hop // 2
+    capsys.readouterr()
+    for setting, message in (
+        ("x=1", "audio-tiny has no setting 'x'; it has ['causal']"),
+        ("causal=2", "causal must be true or false, not 2"),
+        ("causal", "write NAME=VALUE"),
+    ):
+        assert main([*command, "--set", setting]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_arrays_are_no_sounds(tmp_path, capsys):

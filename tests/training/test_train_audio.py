@@ -10,6 +10,7 @@ from vqtok.autoencoders.likelihoods.sound import SoundDistance
 from vqtok.errors import UsageError
 from vqtok.media.sources import list_sources
 from vqtok.nn.sound_losses import SoundLoss
+from vqtok.nn.temporal import BLOCKS
 from vqtok.tokenizer import Tokenizer
 from vqtok.training import AudioCrops, SoundTask, TrainConfig, Trainer
 
@@ -144,3 +145,16 @@ def test_presets_rebuild():
         model = build_autoencoder(json.loads(json.dumps(preset_config(name))))
         assert model.config == preset_config(name)
         assert (model.encoder.hop, model.encoder.sample_rate) == (hop, rate)
+
+
+def test_presets_have_settings():
+    for block in BLOCKS:
+        config = preset_config("audio", block=block, causal=True)
+        model = build_autoencoder(config)
+        assert model.config == config
+        assert {config[part]["block"] for part in ("encoder", "decoder")} == {block}
+        assert (model.encoder.context[1], model.decoder.context[1]) == (160, 1)
+    with pytest.raises(ValueError, match="unknown block 'lstm', expected one of"):
+        preset_config("audio", block="lstm")
+    with pytest.raises(ValueError, match="photo has no setting 'block'; it has none"):
+        preset_config("photo", block="conv")

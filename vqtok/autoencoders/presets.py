@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 from vqtok.autoencoders.autoencoder import Autoencoder
@@ -33,12 +34,14 @@ def photo_tiny() -> Autoencoder:
     )
 
 
-def audio() -> Autoencoder:
+def audio(*, block: str = "conv", causal: bool = False) -> Autoencoder:
     """Sound at 24 kHz, eight residual codebooks of 1,024 at 75 Hz: 0.75 to 6 kbit/s."""
-    return residual_spectral(channels=224, encoder_blocks=4, decoder_blocks=8)
+    return residual_spectral(
+        channels=224, encoder_blocks=4, decoder_blocks=8, block=block, causal=causal
+    )
 
 
-def audio_tiny() -> Autoencoder:
+def audio_tiny(*, causal: bool = False) -> Autoencoder:
     """The audio model in miniature, at 8 kHz, for tests and first experiments."""
     return residual_spectral(
         channels=32,
@@ -49,6 +52,7 @@ def audio_tiny() -> Autoencoder:
         sample_rate=8000,
         codebook_size=64,
         num_codebooks=2,
+        causal=causal,
     )
 
 
@@ -82,10 +86,15 @@ def residual_spectral(
     sample_rate: int = 24_000,
     codebook_size: int = 1024,
     num_codebooks: int = 8,
+    block: str = "conv",
+    causal: bool = False,
 ) -> Autoencoder:
     """A spectral autoencoder for sound around a residual quantizer with dropout."""
+    if not isinstance(causal, bool):
+        raise ValueError(f"causal must be true or false, not {causal!r}")
     layers = [VectorQuantizer(codebook_size, dim) for _ in range(num_codebooks)]
     sizes: dict[str, Any] = {"dim": dim, "hop": hop, "sample_rate": sample_rate}
+    sizes |= {"block": block, "causal": causal}
     return Autoencoder(
         SpectralEncoder(channels, encoder_blocks, **sizes),
         ResidualQuantizer(layers, dropout=0.5),
@@ -95,7 +104,7 @@ def residual_spectral(
     )
 
 
-PRESETS: dict[str, Callable[[], Autoencoder]] = {
+PRESETS: dict[str, Callable[..., Autoencoder]] = {
     "photo": photo,
     "photo-tiny": photo_tiny,
     "audio": audio,
@@ -103,8 +112,16 @@ PRESETS: dict[str, Callable[[], Autoencoder]] = {
 }
 
 
-def preset_config(name: str) -> dict[str, Any]:
-    """The config of a preset; ValueError for an unknown name."""
+def preset_config(name: str, **settings: Any) -> dict[str, Any]:
+    """The config of a preset, changed by settings of its own (keywords of its function).
+
+    Raises:
+        ValueError: the name or a setting is unknown, or a setting is out of range.
+    """
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}, expected one of {list(PRESETS)}")
-    return PRESETS[name]().config
+    known = list(signature(PRESETS[name]).parameters)
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(f"{name} has no setting {setting!r}; it has {known or 'none'}")
+    return PRESETS[name](**settings).config

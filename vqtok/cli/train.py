@@ -37,12 +37,17 @@ examples:
   vqtok train photo --data photos/ --out runs/mine --steps 20000     (again: resumes)
   vqtok train photo --data photos/ --out runs/more --init runs/mine
   vqtok train audio --data sounds/ --out runs/voice --validation others/
+  vqtok train audio --data sounds/ --out runs/live --set causal=true
   vqtok encode photos/ tokens/ --tokenizer runs/mine
   vqtok train denoising --data table.csv --out runs/table --contamination 0.05
   vqtok train beta-vae --data shapes.npz --out runs/shapes --set stack=conv --set beta=6
   vqtok train vqvae --data icons/ --size 32 --out runs/icons --set stack=conv --set noise=0.2
   vqtok train seq2seq-rnn --data book.txt --out runs/book --set length=32 --set bottleneck=vq
   vqtok inspect runs/shapes --page shapes.html
+
+tokenizers and what --set may change of them:
+  audio           block (conv, attention, recurrent), causal (false, true)
+  audio-tiny      causal
 
 autoencoders and what --set may change of them:
   """
@@ -106,10 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    group = parser.add_argument_group("autoencoders")
-    group.add_argument(
+    parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the model"
     )
+    group = parser.add_argument_group("autoencoders")
     add_data_options(group)
     group.add_argument(
         "--held-out",
@@ -152,8 +157,8 @@ def _check_options(args: argparse.Namespace) -> None:
     """UsageError for an option that would do nothing, or data that no tokenizer takes."""
     from vqtok.errors import UsageError
 
-    for option in ("set", "key", "size", "held_out", "contamination"):
-        if getattr(args, option) not in (None, []):
+    for option in ("key", "size", "held_out", "contamination"):
+        if getattr(args, option) is not None:
             name = option.replace("_", "-")
             raise UsageError(
                 f"--{name} belongs to autoencoders, not to the tokenizer {args.preset}"
@@ -169,12 +174,16 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _train_tokenizer(args: argparse.Namespace) -> int:
     from vqtok.autoencoders import build_autoencoder, preset_config
+    from vqtok.cli.train_variant import settings_of
     from vqtok.errors import UsageError
     from vqtok.tokenizer import Tokenizer
     from vqtok.training import TrainConfig, Trainer
     from vqtok.training.ranks import joined, this_rank
 
-    model_config = preset_config(args.preset)
+    try:
+        model_config = preset_config(args.preset, **settings_of(args.set))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     model = build_autoencoder(model_config)
     crop, per_latent = _crop(args, model)
     config = TrainConfig(
@@ -192,7 +201,8 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
     if args.init is not None:
         init = Tokenizer.from_pretrained(args.init)
         if init.autoencoder.config != model_config:
-            raise UsageError(f"--init {args.init} is not a model of the preset {args.preset}")
+            preset = " ".join([args.preset, *args.set])
+            raise UsageError(f"--init {args.init} is not a model of the preset {preset}")
     crops = _crops(args.data, model, size=crop, batch_size=config.batch_size, seed=args.seed)
     for skipped in crops.skipped:
         say(f"left out {skipped}")
