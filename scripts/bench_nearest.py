@@ -10,10 +10,16 @@ Rivals may prepare their index of the codebook outside the clock. `numpy` is the
 the common one that we found: matrix products of 1 M scores at a time, argmax, one Python thread
 per chunk with one BLAS thread each.
 
+Rivals that hold all N x K distances are left out where these are more than 1 GiB. Results are
+merged into the file given with --json, so that the work can be done in pieces; --suite measures
+what that file lacks of the cases of the README, each in a process of its own (started with
+--prefix, if some command gives a quiet machine), and ends with the table and the plot of all.
+
     pip install ".[bench]"
-    python scripts/bench_nearest.py --shape 65536,64,1024 --threads 1 2 --json a.json
-    python scripts/bench_nearest.py --data latents patches --json b.json
-    python scripts/bench_nearest.py --report a.json b.json --plot bench_nearest.png
+    python scripts/bench_nearest.py --shape 65536,64,1024 --threads 1 2 --json results.json
+    python scripts/bench_nearest.py --data latents patches --json results.json
+    python scripts/bench_nearest.py --suite --json results.json --plot bench_nearest.svg
+    python scripts/bench_nearest.py --report results.json --plot bench_nearest.svg
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -55,7 +62,16 @@ SHAPES = [
     (256, 8, 16384),
     (75, 128, 1024),
 ]
+SUITE = [
+    *(("gaussian", shape) for shape in SHAPES),
+    ("patches", (65536, 8, 16384)),
+    ("latents", (65536, 32, 1024)),
+    ("adversarial", (65536, 8, 1024)),
+    ("adversarial", (65536, 64, 1024)),
+]
 OURS = "vqtok"
+MATRIX = ("addmm", "compile", "cdist", "vector-quantize-pytorch")  # hold all N x K distances
+MOST_DISTANCES = 1 << 28
 CHUNK = 1 << 20  # scores at a time
 Lookup = Callable[[], Any]
 
@@ -212,12 +228,13 @@ def memory(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}: this script needs Linux")
 
 
-def extra_memory(lookup: Lookup) -> int:
-    """Peak bytes of one call beyond what was resident before it."""
+def extra_memory(lookup: Lookup) -> tuple[int, np.ndarray]:
+    """Peak bytes of one call beyond what was resident before it, and the codes it found."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = memory("VmRSS")
-    lookup()
-    return max(0, memory("VmHWM") - before)
+    codes = lookup()
+    extra = max(0, memory("VmHWM") - before)
+    return extra, np.asarray(codes).astype(np.int64)
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -232,7 +249,10 @@ def seconds(lookup: Lookup, calls: int, clock: Callable[[], float]) -> float:
 
 def contenders(case: Case, threads: int, only: list[str]) -> Iterator[tuple[str, Lookup]]:
     for name, make in CONTENDERS.items():
-        if (only and name not in only) or (name in TREES and case.x.shape[1] > TREE_DIM):
+        rows, dim, size = case.shape
+        if (only and name not in only) or (name in TREES and dim > TREE_DIM):
+            continue
+        if name in MATRIX and rows * size > MOST_DISTANCES:
             continue
         try:
             yield name, make(case, threads)
@@ -258,9 +278,8 @@ def measure(case: Case, threads: int, options: argparse.Namespace) -> dict[str, 
     calls: dict[str, int] = {}
     for name, lookup in contenders(case, threads, options.only):
         limit_blas(threads)  # each contender brings its own
-        extra = extra_memory(lookup)
-        codes = np.asarray(lookup())[: len(want)]
-        wrong = int((codes.astype(np.int64) != want).sum())
+        extra, codes = extra_memory(lookup)
+        wrong = int((codes[: len(want)] != want).sum())
         results[name] = {"extra_mib": extra / 2**20, "wrong": wrong, "checked": len(want)}
         lookups[name], times[name] = lookup, []
         calls[name] = max(1, min(100, int(2e-3 / seconds(lookup, 1, clock))))
@@ -282,8 +301,8 @@ def environment() -> dict[str, Any]:
     return {"cpu": cpu, "cpus": os.cpu_count(), "isa": native.isa(), "torch": torch.__version__}
 
 
-def run(options: argparse.Namespace) -> list[dict[str, Any]]:
-    entries = []
+def run(options: argparse.Namespace) -> None:
+    """Measures the cases asked for, and keeps each as soon as it is there."""
     for threads in options.threads:
         peak = fma_peak(threads)
         for kind in options.data:
@@ -294,8 +313,40 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                 entry["clock"] = options.clock
                 entry |= {"peak_gflops": peak, "results": results, "machine": environment()}
                 print(describe(entry), flush=True)
-                entries.append(entry)
-    return entries
+                options.entries[key(entry)] = entry
+                if options.json:
+                    write_entries(options.json, [entry])
+
+
+def run_suite(options: argparse.Namespace) -> None:
+    """The cases of the README that the file lacks, each in a process of its own."""
+    for threads in options.threads:
+        for kind, (rows, dim, size) in SUITE:
+            wanted = {"data": kind, "shape": [rows, dim, size], "threads": threads}
+            if key(wanted | {"clock": options.clock}) in read_entries([options.json]):
+                continue
+            command = [*shlex.split(options.prefix), sys.executable, __file__]
+            command += ["--data", kind, "--shape", f"{rows},{dim},{size}", "--json", options.json]
+            command += ["--threads", str(threads), "--clock", options.clock]
+            command += ["--repeats", str(options.repeats), "--seconds", str(options.seconds)]
+            command += ["--only", *options.only] if options.only else []
+            if subprocess.run(command).returncode:
+                print(f"not measured: {wanted}", file=sys.stderr)
+    options.entries = read_entries([options.json])
+
+
+def key(entry: dict[str, Any]) -> str:
+    return json.dumps([entry["data"], entry["shape"], entry["threads"], entry["clock"]])
+
+
+def read_entries(paths: list[str]) -> dict[str, dict[str, Any]]:
+    files = [json.loads(Path(path).read_text()) for path in paths if Path(path).exists()]
+    return {key(entry): entry for entries in files for entry in entries}
+
+
+def write_entries(path: str, entries: list[dict[str, Any]]) -> None:
+    merged = read_entries([path]) | {key(entry): entry for entry in entries}
+    Path(path).write_text(json.dumps(list(merged.values()), indent=1) + "\n")
 
 
 # --- Reporting ------------------------------------------------------------------------------------
@@ -356,7 +407,7 @@ def plot(entries: list[dict[str, Any]], path: str) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.32 * len(entries)))
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.3 * len(entries)))
     names = [name for name in CONTENDERS if any(name in e["results"] for e in entries)]
     for name in names:
         points = [(gflops(e, name), i) for i, e in enumerate(entries) if name in e["results"]]
@@ -396,19 +447,23 @@ def main() -> None:
         default="wall",
         help="cpu: processor time, which other work on the machine disturbs less; for one thread",
     )
-    parser.add_argument("--json", help="write results here")
+    parser.add_argument("--suite", action="store_true", help="the cases of the README (--json)")
+    parser.add_argument("--prefix", default="", help="of the command that measures one of them")
+    parser.add_argument("--json", help="merge results into this file")
     parser.add_argument("--report", nargs="+", metavar="JSON", help="measure nothing: tabulate")
     parser.add_argument("--plot", help="draw the results")
     options = parser.parse_args()
     if options.clock == "cpu" and options.threads != [1]:
         parser.error("--clock cpu adds up the time of all threads: it needs --threads 1")
-    if options.report:
-        entries = [entry for path in options.report for entry in json.loads(Path(path).read_text())]
-    else:
+    if options.suite and not options.json:
+        parser.error("--suite needs --json FILE")
+    options.entries = read_entries(options.report or [])
+    if options.suite:
+        run_suite(options)
+    elif not options.report:
         warnings.simplefilter("ignore")
-        entries = run(options)
-    if options.json:
-        Path(options.json).write_text(json.dumps(entries, indent=1))
+        run(options)
+    entries = list(options.entries.values())
     machines = {json.dumps(entry["machine"], sort_keys=True) for entry in entries}
     print("\n" + "\n".join(sorted(machines)) + "\n\n" + table(entries))
     if options.plot:

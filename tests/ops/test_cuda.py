@@ -124,6 +124,8 @@ def test_ema_update_refuses_codes_outside() -> None:
     codes[300], codes[320] = 4, -1
     with pytest.raises(ValueError, match=r"codes\[300\] is 4, outside \[0, 4\)"):
         ops.ema_update(x, codes, 4)
+    counts, _ = ops.ema_update(x, codes, 4, check=False)
+    assert counts.tolist() == [398, 0, 0, 0]
 
 
 def test_packing() -> None:

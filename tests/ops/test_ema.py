@@ -54,6 +54,8 @@ def test_wrong_arguments() -> None:
         ops.ema_update(x, codes, 4)
     with pytest.raises(ValueError, match=r"codes\[0\] is -1"):
         ops.ema_update(x, codes - 1, 4)
+    with pytest.raises(ValueError, match=r"codes\[1\] is 4"):
+        ops.ema_update(x, codes, 4, check=False)  # only a GPU may leave it out
     with pytest.raises(ValueError, match=r"\[3, 2\] and \[2\]"):
         ops.ema_update(x, codes[:2], 4)
     with pytest.raises(ValueError, match="codes must be int64"):

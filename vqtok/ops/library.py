@@ -19,7 +19,8 @@ torch.library.define(
     "vqtok::nearest_cosine", "(Tensor x, Tensor codebook, bool check=True) -> Tensor"
 )
 torch.library.define(
-    "vqtok::ema_update", "(Tensor x, Tensor codes, SymInt codebook_size) -> (Tensor, Tensor)"
+    "vqtok::ema_update",
+    "(Tensor x, Tensor codes, SymInt codebook_size, bool check=True) -> (Tensor, Tensor)",
 )
 torch.library.define("vqtok::pack_bits", "(Tensor codes, int bits) -> Tensor")
 torch.library.define("vqtok::unpack_bits", "(Tensor packed, int bits, SymInt count) -> Tensor")
@@ -62,7 +63,9 @@ def nearest_cosine(x: Tensor, codebook: Tensor, *, check: bool = True) -> Tensor
     return cast(Tensor, torch.ops.vqtok.nearest_cosine(x, codebook, check))
 
 
-def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+def ema_update(
+    x: Tensor, codes: Tensor, codebook_size: int, *, check: bool = True
+) -> tuple[Tensor, Tensor]:
     """How many rows chose each code, and their sum.
 
     Sums are added up in float64 by ascending row and then rounded, so they do not depend on the
@@ -72,6 +75,8 @@ def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Te
         x: float32, float64, bfloat16 or float16 [N, D]
         codes: int64 [N], each in [0, codebook_size)
         codebook_size: K
+        check: refuse codes outside the codebook. Without it a GPU need not wait: rows with such a
+            code count for nothing there. On the CPU they are refused in any case.
 
     Returns:
         counts int64 [K], and sums [K, D], float64 for float64 x, otherwise float32
@@ -80,7 +85,8 @@ def ema_update(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Te
         ValueError: shapes or dtypes that do not match, or a code outside the codebook (which cannot
             be seen while a CUDA graph is captured: such rows then count for nothing).
     """
-    return cast("tuple[Tensor, Tensor]", torch.ops.vqtok.ema_update(x, codes, codebook_size))
+    found = torch.ops.vqtok.ema_update(x, codes, codebook_size, check)
+    return cast("tuple[Tensor, Tensor]", found)
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
@@ -256,7 +262,9 @@ def _nearest_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     return codes
 
 
-def _ema_any(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+def _ema_any(
+    x: Tensor, codes: Tensor, codebook_size: int, check: bool = True
+) -> tuple[Tensor, Tensor]:
     _check_ema(x, codes, codebook_size)
     outside = (codes < 0) | (codes >= codebook_size)
     if outside.any():
@@ -264,10 +272,12 @@ def _ema_any(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tens
     return reference.ema_update(x, codes, codebook_size)
 
 
-def _ema_cpu(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+def _ema_cpu(
+    x: Tensor, codes: Tensor, codebook_size: int, check: bool = True
+) -> tuple[Tensor, Tensor]:
     module = native.load()
     if module is None:
-        return _ema_any(x, codes, codebook_size)
+        return _ema_any(x, codes, codebook_size, check)
     _check_ema(x, codes, codebook_size)
     x, codes = rows(x), codes.contiguous()
     counts = torch.empty(codebook_size, dtype=torch.int64)
@@ -281,10 +291,12 @@ def _ema_cpu(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tens
     return counts, sums
 
 
-def _ema_cuda(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+def _ema_cuda(
+    x: Tensor, codes: Tensor, codebook_size: int, check: bool = True
+) -> tuple[Tensor, Tensor]:
     module = native.load()
     if module is None or not module.with_cuda:
-        return _ema_any(x, codes, codebook_size)
+        return _ema_any(x, codes, codebook_size, check)
     _check_ema(x, codes, codebook_size)
     x, codes = rows(x), codes.contiguous()
     counts = torch.empty(codebook_size, dtype=torch.int64, device=x.device)
@@ -297,7 +309,7 @@ def _ema_cuda(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Ten
         *(codebook_size, counts.data_ptr(), sums.data_ptr(), workspace.data_ptr()),
         *(x.device.index, torch.cuda.current_stream(x.device).cuda_stream),
     )
-    if not torch.cuda.is_current_stream_capturing():  # waits for the result
+    if check and not torch.cuda.is_current_stream_capturing():  # waits for the result
         bad = int(workspace[:8].view(torch.int64))
         if bad != module.no_bad_index:
             raise _outside(codes, bad, codebook_size)
@@ -337,7 +349,9 @@ def _nearest_fake(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     return x.new_empty(x.shape[0], dtype=torch.int64)
 
 
-def _ema_fake(x: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+def _ema_fake(
+    x: Tensor, codes: Tensor, codebook_size: int, check: bool = True
+) -> tuple[Tensor, Tensor]:
     _check_ema(x, codes, codebook_size)
     counts = x.new_empty(codebook_size, dtype=torch.int64)
     return counts, x.new_empty(codebook_size, x.shape[1], dtype=reference.sum_dtype(x))
@@ -358,16 +372,16 @@ def _unpack_fake(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _ema_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, codes, _ = inputs
+    x, codes, *_ = inputs
     ctx.save_for_backward(codes)
     ctx.dtype = x.dtype
 
 
 def _ema_backward(
     ctx: Any, grad_counts: Tensor | None, grad_sums: Tensor
-) -> tuple[Tensor, None, None]:
+) -> tuple[Tensor, None, None, None]:
     (codes,) = ctx.saved_tensors
-    return grad_sums[codes].to(ctx.dtype), None, None
+    return grad_sums[codes].to(ctx.dtype), None, None, None
 
 
 _KERNELS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {

@@ -106,7 +106,9 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     (codes,) = ctx.saved_tensors
     wanted = ctx.needs_input_grad[1]
     moved = [
-        library.ema_update(gradient, codes[:, q], size)[1].to(dtype) if wanted[q] else None
+        library.ema_update(gradient, codes[:, q], size, check=False)[1].to(dtype)
+        if wanted[q]
+        else None
         for q, (size, dtype) in enumerate(ctx.tables)
     ]
     return gradient.to(ctx.dtype) if ctx.needs_input_grad[0] else None, moved, None

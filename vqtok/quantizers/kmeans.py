@@ -50,7 +50,8 @@ def code_totals(
     """
     if valid is not None:  # the others are counted behind the last code, and left out
         codes = torch.where(valid, codes, codebook_size)
-    counts, sums = ops.ema_update(latents, codes, codebook_size + (valid is not None))
+    size = codebook_size + (valid is not None)
+    counts, sums = ops.ema_update(latents, codes, size, check=False)  # they come from a lookup
     counts, sums = counts[:codebook_size], sums[:codebook_size]
     return distributed.sum_over_ranks(counts), distributed.sum_over_ranks(sums)
 
