@@ -23,6 +23,10 @@ CONFIGS = {
     "projected": {"type": "projected", "dim": 4, "layer": {"type": "lfq", "bits": 3}},
     "grouped": {"type": "grouped", "layers": [{**VECTOR, "dim": 2}, {"type": "bsq", "bits": 2}]},
     "residual": {"type": "residual", "layers": [VECTOR] * 2, "dropout": 0.5},
+    "residual-projected": {
+        "type": "residual",
+        "layers": [{"type": "projected", "dim": 4, "layer": {**VECTOR, "dim": 2}}] * 2,
+    },
     "shared_residual": {"type": "shared_residual", "layer": VECTOR, "num_codebooks": 2},
     "beam_residual": {"type": "beam_residual", "layers": [VECTOR] * 2, "beam": 3},
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2]},

@@ -27,6 +27,11 @@ CONFIGS = {
     "shared": {"type": "shared_residual", "layer": VECTOR, "num_codebooks": 2},
     "grouped": {"type": "grouped", "layers": [{**VECTOR, "dim": 2}, {"type": "bsq", "bits": 2}]},
     "projected": {"type": "projected", "layer": {**VECTOR, "dim": 2}, "dim": 4},
+    "factorised": {
+        "type": "residual",
+        "layers": [{"type": "projected", "layer": {**VECTOR, "dim": 2}, "dim": 4}] * 2,
+        "dropout": 0.5,
+    },
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2]},
     "ibq": {"type": "ibq", "codebook_size": 12, "dim": 4},
 }
@@ -96,7 +101,7 @@ def check_losses(world_size, rank):
 def check_steps(world_size, rank):
     """DDP waits for every parameter: it would refuse the step after one got no gradient."""
     states = {}
-    for name in ("ema", "residual-dropout", "grouped", "multiscale"):
+    for name in ("ema", "residual-dropout", "factorised", "grouped", "multiscale"):
         model = linear(CONFIGS[name])
         parallel = DistributedDataParallel(model)
         for seed, sizes in enumerate(SIZES[world_size]):
