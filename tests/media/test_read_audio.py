@@ -53,6 +53,33 @@ def m4a_of(samples: np.ndarray, rate: int = RATE) -> bytes:
     return stream.getvalue()
 
 
+def video_of(
+    samples: np.ndarray | None, rate: int, container: str, audio: str, video: str
+) -> bytes:
+    """Half a second of grey, with stereo sound or none."""
+    import av
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as out:
+        picture = out.add_stream(video, rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 64, "yuv420p"
+        track = out.add_stream(audio, rate=rate, layout="stereo") if samples is not None else None
+        for shade in range(12):
+            grey = np.full((64, 64, 3), shade, np.uint8)
+            for packet in picture.encode(av.VideoFrame.from_ndarray(grey, "rgb24")):
+                out.mux(packet)
+        for packet in picture.encode(None):
+            out.mux(packet)
+        if track is not None:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "stereo")
+            frame.sample_rate, frame.pts = rate, 0
+            frames = av.AudioResampler(track.format, "stereo", rate).resample(frame)
+            for piece in [*frames, None]:
+                for packet in track.encode(piece):
+                    out.mux(packet)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"])
 @pytest.mark.parametrize("channels", [1, 2, 8])
 def test_lossless_files_are_exact(container: str, channels: int) -> None:
@@ -97,6 +124,29 @@ def test_containers_through_pyav() -> None:
     assert decoded.samples.shape == samples.shape
     assert decoded.sample_rate == RATE
     assert np.corrcoef(decoded.samples.ravel(), samples.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("container", "audio", "video"),
+    [("mp4", "aac", "mpeg4"), ("matroska", "libopus", "mpeg4"), ("webm", "libopus", "libvpx")],
+)
+def test_the_sound_of_videos(container, audio, video) -> None:
+    samples, rate = sound(samples=48_000), 48_000
+    decoded = read_audio(video_of(samples, rate, container, audio, video))
+    assert (decoded.sample_rate, decoded.samples.shape[0]) == (rate, 2)
+    # What is no mp4 file has no exact length: the encoder's delay and last frame stay.
+    assert 48_000 <= decoded.samples.shape[1] < 50_100
+    best = max(
+        np.corrcoef(decoded.samples[0, lag : lag + 46_000], samples[0, :46_000])[0, 1]
+        for lag in range(0, 1100, 8)
+    )
+    assert best > 0.9
+
+
+def test_a_video_without_sound_is_refused() -> None:
+    data = video_of(None, RATE, "mp4", "aac", "mpeg4")
+    with pytest.raises(DataError, match="there is no sound in it"):
+        read_audio(data)
 
 
 def test_lists_of_other_files_are_not_followed(tmp_path) -> None:
