@@ -69,7 +69,7 @@ def make_dataset(args: argparse.Namespace, folders: Sequence[Path | None], vocab
             name,
             repeat=args.photo_repeat if name == "photo" else args.sound_repeat,
             caption=Captions(texts),
-            window=(window, window) if name == "photo" else (frames, None),
+            window=(window, window) if name == "photo" else (frames, 1),
         )
         for name, folder in zip(("photo", "sound"), folders, strict=True)
         if folder is not None
@@ -253,7 +253,7 @@ def asdict_(dataset: TokenDataset) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path, help="token dataset of photos")
-    parser.add_argument("sounds", type=Path, help="token dataset of sounds, one channel each")
+    parser.add_argument("sounds", type=Path, help="token dataset of sounds (middle channel)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--held-out-photos", type=Path, help="token dataset to evaluate on")
     parser.add_argument("--held-out-sounds", type=Path)

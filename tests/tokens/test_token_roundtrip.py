@@ -219,3 +219,16 @@ def test_an_index_is_an_integer(dataset: Path, samples, index) -> None:
     with pytest.raises(TypeError, match="samples are read one by one, by an integer, not by "):
         reader[index]
     np.testing.assert_array_equal(reader[np.int64(4)].codes, samples[4].codes)
+
+
+def test_codes_and_dims_alone(dataset: Path, samples: list[Sample]) -> None:
+    reader = TokenReader(dataset)
+    assert reader.dims().tolist() == [list(sample.codes.shape[:-1]) for sample in samples]
+    for i, sample in enumerate(samples):
+        np.testing.assert_array_equal(reader.codes(i), sample.codes)
+        np.testing.assert_array_equal(reader.codes(i, 2), sample.codes[..., :2])
+
+
+def test_dims_of_a_missing_shard_are_zero(dataset: Path, samples: list[Sample]) -> None:
+    (dataset / "b.safetensors").unlink()
+    assert TokenReader(dataset).dims()[3:].tolist() == [[0, 0]] * 2

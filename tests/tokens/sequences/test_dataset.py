@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from vqtok.errors import DataError
-from vqtok.tokens import TokenReader
+from vqtok.tokens import Header, Sample, TokenReader, write_manifest, write_shard
 from vqtok.tokens.sequences import (
     PRESETS,
     DamagedSampleWarning,
@@ -114,6 +114,17 @@ def test_repeats_and_windows(folders, vocabulary):
         assert sum(found[window] for window in spots) == 6
         places |= {spot for window, spot in spots.items() if found[window]}
     assert len(places) >= 17  # of 20, the last of them only in the largest samples
+
+
+def test_the_window_of_channels_is_the_first(vocabulary, tmp_path):
+    header = Header(tokenizer="t", tokenizer_name="t", codebook_sizes=(6, 6), modality="audio")
+    stereo = Sample(np.stack([np.zeros((30, 2), int), np.ones((30, 2), int)], 1))
+    write_manifest(tmp_path, header, [write_shard(tmp_path / "shard", [stereo], header)])
+    source = TokenSource(tmp_path, "sound", repeat=20, window=(4, 1))
+    dataset = TokenDataset([source], 20, vocabulary, pack="single")
+    for i in range(len(dataset)):
+        (segment,) = vocabulary.parse(dataset[i]["tokens"])
+        assert segment.parsed.codes.tolist() == [[[0, 0]]] * 4
 
 
 def test_another_epoch_another_order(sources, vocabulary):

@@ -28,7 +28,7 @@ class TokenSource:
         caption: text (or tokens of text) before the codes, from the sample's metadata; always the
             same for the same metadata. It makes opening slow: all metadata are read once.
         window: per axis, the largest size; of larger samples a random window is taken, another one
-            at each visit. None: whole.
+            at each visit. None: whole. Of channels, the first ones: 1 is the middle of stereo.
     """
 
     path: Path | str
@@ -102,6 +102,8 @@ class Documents:
         for axis in np.flatnonzero(rest > 0).tolist():
             random = mix(random + np.uint64(axis + 1))
             place = int(random.sum() >> np.uint64(11)) % (int(rest[axis]) + 1)
+            if self.reader.header.dims[axis] == "c":
+                place = 0
             codes = np.take(codes, range(place, place + int(self._window[axis])), axis)
         return codes
 
