@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from vqtok.cli.common import say, show
+from vqtok.cli.common import positive, say, show
 from vqtok.errors import UsageError
 
 HELP = "turn the weights of a published tokenizer into a tokenizer"
@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the VQGAN family finds the nearest code (default: as the model's own code does)",
     )
     parser.add_argument(
+        "--sample-rate",
+        type=positive,
+        metavar="HZ",
+        help="of a tokenizer of sound whose checkpoint does not tell it",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace a tokenizer that is in OUT"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -56,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{out} is there already; {hint}")
     from vqtok.importers import load
 
-    options = {} if args.compare is None else {"compare": args.compare}
+    given = {"compare": args.compare, "sample_rate": args.sample_rate}
+    options = {key: value for key, value in given.items() if value is not None}
     name = args.name or out.resolve().name
     tokenizer = load(args.checkpoint, args.family, name=name, **options)
     tokenizer.save_pretrained(out)

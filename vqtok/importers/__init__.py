@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vqtok._version import __version__
 from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError, UsageError
-from vqtok.importers import hub, vqgan
+from vqtok.importers import dac, encodec, hub, vqgan
 from vqtok.importers.checkpoint import Checkpoint, read_checkpoint
 from vqtok.tokenizer import Tokenizer
 
@@ -32,6 +32,8 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "vqgan": Family(vqgan.recognises, vqgan.build, ("compare",)),
+    "encodec": Family(encodec.recognises, encodec.build, ("sample_rate",)),
+    "dac": Family(dac.recognises, dac.build, ("sample_rate",)),
 }
 
 

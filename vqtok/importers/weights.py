@@ -52,12 +52,18 @@ class Weights:
         Raises:
             DataError: they are not 0, 1, 2, ...
         """
-        start = re.compile(re.escape(prefix) + r"(\d+)\.")
-        found = {int(match[1]) for name in self._tensors if (match := start.match(name))}
-        for number in range(len(found)):
-            if number not in found:
-                raise DataError(f"a part is missing: nothing in the checkpoint is {prefix}{number}")
+        found = self.numbers(prefix)
+        for expected, number in enumerate(found):
+            if number != expected:
+                raise DataError(
+                    f"a part is missing: nothing in the checkpoint is {prefix}{expected}"
+                )
         return len(found)
+
+    def numbers(self, prefix: str) -> list[int]:
+        """The numbers that follow ``prefix`` in names, rising."""
+        start = re.compile(re.escape(prefix) + r"(\d+)\.")
+        return sorted({int(match[1]) for name in self._tensors if (match := start.match(name))})
 
     def size(self, name: str, axis: int) -> int:
         """The size of a tensor along an axis; DataError if it has no such axis."""
@@ -94,6 +100,12 @@ class Weights:
             del self._tensors[part], self._sources[part]
         self._tensors[name], self._sources[name] = joined, source
 
+    def fold_weight_norm(self) -> None:
+        """Make ``weight`` of every pair ``weight_g`` and ``weight_v`` (Salimans & Kingma, 2016)."""
+        for name in [name for name in self._tensors if name.endswith(".weight_g")]:
+            layer = name.removesuffix("_g")
+            self.merge(layer, [f"{layer}_v", name], _weight_norm)
+
     def load_into(self, model: nn.Module) -> None:
         """Give every tensor of a model its value, in the model's precision.
 
@@ -128,6 +140,10 @@ class Weights:
                 f"expected {list(place.shape)}"
             )
         return value.reshape(place.shape)
+
+
+def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
+    return torch._weight_norm(direction.float(), length.float(), 0)
 
 
 def substitute(name: str, rules: Sequence[tuple[str, str]]) -> str:

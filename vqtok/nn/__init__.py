@@ -14,6 +14,7 @@ from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
 from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
 from vqtok.nn.parallel import ParallelDecoder
 from vqtok.nn.rnn import RNNDecoder, RNNEncoder
+from vqtok.nn.seanet import SEANetDecoder, SEANetEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
@@ -37,6 +38,8 @@ __all__ = [
     "ParallelDecoder",
     "RNNDecoder",
     "RNNEncoder",
+    "SEANetDecoder",
+    "SEANetEncoder",
     "SpectralDecoder",
     "SpectralEncoder",
     "Stack",
@@ -57,6 +60,7 @@ ENCODERS: dict[str, type[Stack]] = {
     "vqgan": VQGANEncoder,
     "spectral": SpectralEncoder,
     "waveform": WaveformEncoder,
+    "seanet": SEANetEncoder,
     "mlp": MLPEncoder,
     "dictionary": DictionaryEncoder,
     "image": ImageEncoder,
@@ -70,6 +74,7 @@ DECODERS: dict[str, type[Stack]] = {
     "absent": AbsentDecoder,
     "spectral": SpectralDecoder,
     "waveform": WaveformDecoder,
+    "seanet": SEANetDecoder,
     "mlp": MLPDecoder,
     "mlp_tied": TiedMLPDecoder,
     "dictionary": DictionaryDecoder,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqtok.nn.sound import SoundStack
+from vqtok.nn.sound import ENDS, SoundStack
 
 
 class Snake(nn.Module):
@@ -139,6 +139,7 @@ class WaveformEncoder(SoundStack):
         sample_rate: in Hz.
         activation: ``"snake"`` or ``"elu"``.
         causal: see only what came before (a latent still waits for its own hop of samples).
+        ends: of a sound, see :class:`SoundStack`; DAC's are ``"cut"``.
     """
 
     def __init__(
@@ -150,9 +151,11 @@ class WaveformEncoder(SoundStack):
         sample_rate: int = 24_000,
         activation: str = "snake",
         causal: bool = False,
+        ends: str = "silence",
     ) -> None:
         super().__init__()
-        self.config = _config(channels, strides, dim, sample_rate, activation, causal)
+        self.config = _config(channels, strides, dim, sample_rate, activation, causal, ends)
+        self.ends = ends
         self.dim = dim
         self.hop = math.prod(strides)
         self.sample_rate = sample_rate
@@ -196,9 +199,11 @@ class WaveformDecoder(SoundStack):
         sample_rate: int = 24_000,
         activation: str = "snake",
         causal: bool = False,
+        ends: str = "silence",
     ) -> None:
         super().__init__()
-        self.config = _config(channels, strides, dim, sample_rate, activation, causal)
+        self.config = _config(channels, strides, dim, sample_rate, activation, causal, ends)
+        self.ends = ends
         self.dim = dim
         self.hop = math.prod(strides)
         self.sample_rate = sample_rate
@@ -231,12 +236,15 @@ def _config(
     sample_rate: int,
     activation: str,
     causal: bool,
+    ends: str,
 ) -> dict[str, Any]:
     if not strides or min(channels, dim, sample_rate, *strides) < 1:
         raise ValueError("channels, strides, dim and sample_rate must be positive")
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation {activation!r}, expected one of {list(ACTIVATIONS)}")
-    return {
+    if ends not in ENDS:
+        raise ValueError(f"ends must be one of {ENDS}, not {ends!r}")
+    config: dict[str, Any] = {
         "type": "waveform",
         "channels": channels,
         "strides": list(strides),
@@ -245,3 +253,5 @@ def _config(
         "activation": activation,
         "causal": causal,
     }
+    # Left out at its default, so that older configs keep their fingerprint.
+    return config if ends == "silence" else {**config, "ends": ends}

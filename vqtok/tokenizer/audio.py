@@ -12,6 +12,7 @@ from vqtok.autoencoders import Autoencoder
 from vqtok.quantizers.base import check_num_codebooks
 from vqtok.tokenizer.base import Tokenizer
 from vqtok.tokenizer.blocks import BlockCoder
+from vqtok.tokenizer.cut import CutDecoderStream, CutEncoderStream
 from vqtok.tokenizer.stream import AudioFormat, AudioStream, DecoderStream, EncoderStream
 
 BLOCK_SECONDS = 4.0
@@ -25,7 +26,8 @@ class AudioTokenizer(Tokenizer):
     difference (mid, side), and every channel is coded alone. Beyond its ends is silence. The
     network sees blocks of one size with all the context that matters, one at a time and in one
     thread, so the codes of a sound are the same whether it comes whole or in pieces, in whatever
-    batch, and with any number of threads.
+    batch, and with any number of threads. (Networks imported from elsewhere may treat the ends of a
+    sound differently, or see it as a whole, in memory that grows with it.)
 
     Args:
         autoencoder, name, training, config: see :class:`Tokenizer`.
@@ -98,7 +100,7 @@ class AudioTokenizer(Tokenizer):
             (len(audio), form.frames(audio.shape[2]), audio.shape[1], used), dtype=torch.int64
         )
         for sound, out in zip(audio, codes, strict=True):
-            stream = EncoderStream(self._coder, form, used)
+            stream = self._streams[0](self._coder, form, used)
             torch.cat([stream.push(sound), stream.finish()], out=out)
         return codes.to(audio.device)
 
@@ -125,7 +127,7 @@ class AudioTokenizer(Tokenizer):
         form = self._format(sample_rate, int(codes.shape[2]))
         sounds = []
         for each in codes:
-            stream = DecoderStream(self._coder, form, used)
+            stream = self._streams[1](self._coder, form, used)
             sounds.append(torch.cat([stream.push(each), stream.finish(samples)], dim=1))
         length = form.samples(int(codes.shape[1])) if samples is None else samples
         empty = torch.empty(0, codes.shape[2], length)
@@ -155,7 +157,14 @@ class AudioTokenizer(Tokenizer):
         used = check_num_codebooks(num_codebooks, self.num_codebooks)
         form = self._format(sample_rate, channels)
         coder = self._coder if block is None else BlockCoder(self.autoencoder, block)
-        return AudioStream(EncoderStream(coder, form, used), DecoderStream(coder, form, used))
+        encoder, decoder = self._streams
+        return AudioStream(encoder(coder, form, used), decoder(coder, form, used))
+
+    @property
+    def _streams(self) -> tuple[type[EncoderStream], type[DecoderStream]]:
+        if self._coder.cut:
+            return CutEncoderStream, CutDecoderStream
+        return EncoderStream, DecoderStream
 
     def _format(self, sample_rate: int | None, channels: int) -> AudioFormat:
         rate = self.sample_rate if sample_rate is None else sample_rate

@@ -8,6 +8,7 @@ shape, one block, and one thread; several blocks are computed at once, each in a
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,9 @@ from torch import Tensor
 from vqtok.autoencoders import Autoencoder
 from vqtok.tokenizer.base import strict_float32
 
+WHOLE = sys.maxsize
+"""Frames of a block that no sound fills."""
+
 _lock = threading.Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
@@ -27,25 +31,34 @@ class BlockCoder:
     """A network of sound that codes one block of frames at a time.
 
     Beyond both ends of a sound is silence: zeros for the encoder, and for the decoder the codes
-    that the encoder gives zeros.
+    that the encoder gives zeros. Networks whose ``ends`` are cut see nothing there.
 
     Args:
         autoencoder: its encoder and decoder have ``hop`` and ``context``.
         block: frames.
+
+    Attributes:
+        block: frames; :data:`WHOLE` if the network sees everything at once.
+        cut: whether the ends of a sound are cut.
     """
 
     def __init__(self, autoencoder: Autoencoder, block: int) -> None:
         self.autoencoder = autoencoder
-        self.block = block
         encoder: Any = autoencoder.encoder
         decoder: Any = autoencoder.decoder
         self.hop: int = encoder.hop
+        self.cut: bool = encoder.ends == "cut"
+        self.encoder_margin = self.decoder_margin = (0, 0)
+        self._silence: Tensor | None = None
+        whole = encoder.context is None or decoder.context is None
+        self.block = WHOLE if whole else block
+        if whole:
+            return
         before, after = encoder.context
         self.encoder_margin = (-(-before // self.hop), -(-after // self.hop))
         before, after = decoder.context
         # The last frame waits for the end in any case: it may hold less than a hop.
         self.decoder_margin = (before, max(after, 1))
-        self._silence: Tensor | None = None
 
     @property
     def silence(self) -> Tensor:
@@ -55,43 +68,50 @@ class BlockCoder:
             self._silence = self.encode([torch.zeros(frames * self.hop)], None)[0][0]
         return self._silence
 
-    def encode(self, windows: Sequence[Tensor], num_codebooks: int | None) -> list[Tensor]:
-        """Blocks of samples with the encoder's margins to codes.
+    def encode(
+        self, windows: Sequence[Tensor], num_codebooks: int | None, kept: slice | None = None
+    ) -> list[Tensor]:
+        """Samples with what is around them to codes.
 
         Args:
-            windows: float32 [(before + block + after) * hop] each.
+            windows: float32 [frames * hop] each, all of one length.
             num_codebooks: use the first q.
+            kept: the frames that are wanted; default: the block between the encoder's margins.
 
         Returns:
-            int64 [block, q] each, on the CPU.
+            int64 [kept frames, q] each, on the CPU.
         """
         before, _ = self.encoder_margin
+        wanted = kept or slice(before, before + self.block)
         quantizer, device = self.autoencoder.quantizer, self._device()
 
         def encode(window: Tensor) -> Tensor:
             # A fresh copy, since even how it lies in memory could matter to a matrix product.
             latents = self.autoencoder.encoder(window[None].clone().to(device))
-            kept = latents[:, before : before + self.block].clone()
-            return quantizer(kept, num_codebooks=num_codebooks).codes[0].cpu()
+            rows = latents[:, wanted].clone()
+            return quantizer(rows, num_codebooks=num_codebooks).codes[0].cpu()
 
         return _each(encode, windows, device)
 
-    def decode(self, windows: Sequence[Tensor]) -> list[Tensor]:
-        """Blocks of codes with the decoder's margins to samples.
+    def decode(self, windows: Sequence[Tensor], kept: slice | None = None) -> list[Tensor]:
+        """Codes with what is around them to samples.
 
         Args:
-            windows: integer [before + block + after, q] each.
+            windows: integer [frames, q] each, all of one length.
+            kept: the frames that are wanted; default: the block between the decoder's margins.
 
         Returns:
-            float32 [block * hop] each, on the CPU.
+            float32 [kept frames * hop] each, on the CPU.
         """
-        start = self.decoder_margin[0] * self.hop
+        before, _ = self.decoder_margin
+        wanted = kept or slice(before, before + self.block)
+        inside = slice(wanted.start * self.hop, wanted.stop * self.hop)
         device = self._device()
 
         def decode(window: Tensor) -> Tensor:
             quantized = self.autoencoder.quantizer.embed(window[None].clone().to(device))
             samples: Tensor = self.autoencoder.decoder(quantized)
-            return samples[0, start : start + self.block * self.hop].float().cpu()
+            return samples[0, inside].float().cpu()
 
         return _each(decode, windows, device)
 

@@ -106,8 +106,7 @@ class EncoderStream:
         Raises:
             ValueError: the stream is finished.
         """
-        _check_open(self._finished)
-        self._finished = True
+        self._close()
         coder, frames = self._coder, self._audio.frames(self._samples)
         codes = self._take(self._resampler.finish())
         if self._frames < frames:
@@ -117,6 +116,10 @@ class EncoderStream:
             missing = frames - self._frames
             codes = torch.cat([codes, self._take(silence)[:missing]])
         return codes
+
+    def _close(self) -> None:
+        _check_open(self._finished)
+        self._finished = True
 
     def _take(self, samples: np.ndarray) -> Tensor:
         """Code every block that is complete with these samples (at the network's rate)."""
@@ -211,13 +214,16 @@ class DecoderStream:
         pieces = []
         missing = self._pushed - self._frames
         if missing:
-            coder = self._coder
-            blocks = -(-missing // coder.block)
-            wanted = blocks * coder.block + sum(coder.decoder_margin) - len(self._waiting)
-            decoded = self._take(self._silence(wanted))[:, : missing * coder.hop]
-            pieces.append(self._resampler.push(decoded))
+            pieces.append(self._resampler.push(self._take_rest(missing)))
         pieces.append(self._resampler.finish(samples))
         return torch.from_numpy(np.concatenate(pieces, axis=1)[:, :left])
+
+    def _take_rest(self, missing: int) -> np.ndarray:
+        """Decode the last frames, which wait for what would come after them."""
+        coder = self._coder
+        blocks = -(-missing // coder.block)
+        wanted = blocks * coder.block + sum(coder.decoder_margin) - len(self._waiting)
+        return self._take(self._silence(wanted))[:, : missing * coder.hop]
 
     def _silence(self, frames: int) -> Tensor:
         """Codes of silence for all channels, int64 [frames, C, q]."""
