@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from vqtok.cli.common import add_workers_argument, load_tokenizer, positive, progress_bar
 from vqtok.cli.jobs import add_scale_arguments, make_engine, report_dataset
 from vqtok.errors import UsageError
-from vqtok.tokens.header import DIMS
 
 if TYPE_CHECKING:
     from vqtok.pipeline import ForeignCodes
@@ -66,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axes", metavar="A,A,...", help="the last axes: h,w,q  hw,q  t,c,q  ...")
     parser.add_argument("--grid", metavar="HxW", help="height and width of the axis hw")
     parser.add_argument(
-        "--pack", choices=["bits", "plain"], default="bits", help="see vqtok encode"
+        "--pack", choices=["bits", "plain", "entropy"], default="bits", help="see vqtok encode"
     )
     parser.add_argument(
         "--shard-size", type=positive, metavar="N", help="files per shard (default: 1000)"
@@ -104,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
 def _codes(args: argparse.Namespace) -> ForeignCodes:
     """What the files hold, by the options."""
     from vqtok.pipeline import ForeignCodes
+    from vqtok.tokens.header import DIMS
 
     by_name = args.name is not None and args.codebook_sizes is not None
     if by_name == (args.tokenizer is not None):

@@ -9,7 +9,7 @@ job that was killed goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -118,7 +118,8 @@ class Workspace:
         manifest = read_manifest(self.out)
         if self._lock is None or self._lock.make_exclusive():
             gone = temporary_name(self.out / WORK)  # at once, since others may be about to look
-            (self.out / WORK).rename(gone)
+            with suppress(FileNotFoundError):  # where there are no locks, another may be as far
+                (self.out / WORK).rename(gone)
             remove_temporaries(self.out)
             sync_directory(self.out)
         return manifest
