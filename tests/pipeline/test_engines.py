@@ -60,8 +60,10 @@ def test_a_worker_checks_its_tokenizer(toy, photos, tmp_path: Path) -> None:
 
 def test_processes_of_the_command_line(photos, tmp_path: Path, capsys) -> None:
     command = ["encode", str(photos / "day 1"), str(tmp_path / "out"), "--shard-size", "3"]
-    assert main([*command, "--processes", "2", "--num-codebooks", "1"]) == 1  # one input is bad
-    assert "4 samples in 2 shards" in capsys.readouterr().out
+    assert main([*command, "--processes", "3", "--num-codebooks", "1"]) == 1  # one input is bad
+    output = capsys.readouterr()
+    assert "4 samples in 2 shards" in output.out
+    assert "2 shards for 3 processes" in output.err
     assert verify(tmp_path / "out") == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqtok.cli.common import add_workers_argument, load_tokenizer, positive, progress_bar
-from vqtok.cli.jobs import add_scale_arguments, make_engine, report_dataset
+from vqtok.cli.jobs import add_scale_arguments, make_engine, note_few_shards, report_dataset
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     listing = scan_sources(args.source, extensions=EXTENSIONS)
     plan = make_plan(listing.sources, codes, packing=args.pack, shard_size=args.shard_size or 1000)
     engine = make_engine(args, partial(_same, codes), "cpu")
+    note_few_shards(plan, args, share)
     total = sum(len(plan.task_sources(task)) for task in share.tasks(plan.num_tasks))
     with progress_bar(total, "convert") as progress:
         report = encode_dataset(

@@ -23,6 +23,7 @@ from vqtok.cli.jobs import (
     everywhere,
     local_device,
     make_engine,
+    note_few_shards,
     report_dataset,
 )
 from vqtok.errors import UsageError
@@ -124,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         shard_size=args.shard_size,
     )
     engine = make_engine(args, partial(load_tokenizer, everywhere(name), device), device)
+    note_few_shards(plan, args, share)
     total = sum(len(plan.task_sources(task)) for task in share.tasks(plan.num_tasks))
     with progress_bar(total, "encode") as progress:
         report = encode_dataset(

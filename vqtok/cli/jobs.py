@@ -13,7 +13,7 @@ from vqtok.cli.common import SHOWN_ERRORS, plural, positive, say, show
 from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
-    from vqtok.pipeline import EncodeReport, Engine, Share
+    from vqtok.pipeline import EncodeReport, Engine, Plan, Share
 
 
 def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +74,16 @@ def make_engine(args: argparse.Namespace, load: Callable[[], Any], device: str) 
 
     each = max(1, cores // args.processes)
     return Processes(load, args.processes, workers=min(each, args.workers), threads=each)
+
+
+def note_few_shards(plan: Plan, args: argparse.Namespace, share: Share) -> None:
+    """Say so when there are fewer shards than processes to make them."""
+    processes = share.size * (args.processes or 1)
+    if processes > plan.num_tasks:
+        say(
+            f"{plural(plan.num_tasks, 'shard')} for {processes:,} processes, which make one at a "
+            "time each: a smaller --shard-size gives all of them work"
+        )
 
 
 def report_dataset(report: EncodeReport, out: Path, share: Share, as_json: bool) -> int:

@@ -85,7 +85,6 @@ class Spec:
             "modality": header.modality,
             "codebook_sizes": list(self.codebook_sizes),
             "array": self.name,
-            "dtype": self.dtype.name,
         }
         if self.layout is None:
             return {**facts, "axes": [*header.dims, "codebook"]}
