@@ -51,7 +51,8 @@ AARCH64_CXX := aarch64-linux-gnu-g++
 QEMU := qemu-aarch64
 aarch64-tests: $(READY)
 	@if ! command -v $(AARCH64_CXX) > /dev/null || ! command -v $(QEMU) > /dev/null; then \
-		echo "aarch64-tests: SKIPPED, $(AARCH64_CXX) and $(QEMU) are not both here"; \
+		echo "aarch64-tests: SKIPPED, $(AARCH64_CXX) and $(QEMU) are not both here" \
+			"(apt-get install g++-aarch64-linux-gnu qemu-user)"; \
 	else \
 		$(BIN)/cmake -G Ninja -S csrc -B build/aarch64-tests -DVQTOK_TESTS=ON -DVQTOK_SANITIZERS= \
 			-DCMAKE_BUILD_TYPE=Release -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \

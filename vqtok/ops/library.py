@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from vqtok.ops import bits as numpy_bits
-from vqtok.ops import native, reference
-
-MAX_DIM = 65536  # the error bounds of the float32 scan are derived for at most this many terms
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+from vqtok.ops import checks, native, reference
+from vqtok.ops.checks import DTYPES
 
 torch.library.define("vqtok::nearest", "(Tensor x, Tensor codebook, bool check=True) -> Tensor")
 torch.library.define(
@@ -109,106 +107,27 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     return cast(Tensor, torch.ops.vqtok.unpack_bits(packed, bits, count))
 
 
-# --- Checks, shared by kernels and fakes ----------------------------------------------------------
-
-
-def check_nearest(x: Tensor, codebook: Tensor) -> None:
-    if x.ndim != 2 or codebook.ndim != 2:
-        raise ValueError(f"nearest needs x [N, D] and codebook [K, D], got {_shapes(x, codebook)}")
-    dim, codebook_dim, size = x.shape[1], codebook.shape[1], codebook.shape[0]
-    if dim != codebook_dim:
-        raise ValueError(
-            f"x has dim {dim}, codebook has dim {codebook_dim}: {_shapes(x, codebook)}"
-        )
-    if not 1 <= dim <= MAX_DIM:
-        raise ValueError(f"nearest takes a dim of 1 to {MAX_DIM}, got {_shapes(x, codebook)}")
-    if not 1 <= size < 2**31:
-        raise ValueError(f"the codebook needs 1 to 2**31-1 codes, got {_shapes(x, codebook)}")
-    _check_float("x", x)
-    _check_float("codebook", codebook)
-    if x.device != codebook.device:
-        raise ValueError(f"x is on {x.device}, codebook on {codebook.device}")
-
-
-def _shapes(x: Tensor, codebook: Tensor) -> str:
-    return f"x {list(x.shape)} and codebook {list(codebook.shape)}"
-
-
-def _check_float(name: str, tensor: Tensor) -> None:
-    if tensor.dtype not in _DTYPES:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-        raise ValueError(f"{name} is {tensor.dtype}; supported are {known}")
-
-
-def _check_ema(x: Tensor, codes: Tensor, codebook_size: int) -> None:
-    _check_float("x", x)
-    if x.ndim != 2 or codes.ndim != 1 or x.shape[0] != codes.shape[0]:
-        raise ValueError(
-            f"ema_update needs x [N, D] and codes [N], got {list(x.shape)} and {list(codes.shape)}"
-        )
-    if codes.dtype != torch.int64:
-        raise ValueError(f"codes must be int64, got {codes.dtype}")
-    if codebook_size < 1:
-        raise ValueError(f"codebook_size must be positive, got {codebook_size}")
-    if x.device != codes.device:
-        raise ValueError(f"x is on {x.device}, codes on {codes.device}")
-
-
-def _check_integers(codes: Tensor) -> None:
-    if codes.ndim != 1 or codes.dtype.is_floating_point or codes.dtype.is_complex:
-        raise ValueError(f"codes must be integers [N], got {codes.dtype} {list(codes.shape)}")
-
-
-def _check_packed(packed: Tensor, bits: int, count: int) -> None:
-    numpy_bits.check_bits(bits)
-    if packed.ndim != 1 or packed.dtype != torch.uint8:
-        raise ValueError(f"packed must be uint8 [M], got {packed.dtype} {list(packed.shape)}")
-    numpy_bits.check_packed_size(packed.shape[0], bits, count)
-
-
 # --- Kernels --------------------------------------------------------------------------------------
 
 
-def rows(matrix: Tensor) -> Tensor:
-    """The matrix itself if its rows are contiguous, otherwise a copy."""
-    return matrix if matrix.stride(1) == 1 or matrix.shape[1] == 1 else matrix.contiguous()
-
-
-def refuse_bad(bad_row: int, bad_code: int) -> None:
-    if bad_code >= 0:
-        raise ValueError(f"codebook[{bad_code}] holds NaN or Inf")
-    if bad_row >= 0:
-        raise ValueError(f"x[{bad_row}] holds NaN or Inf (check=False gives such rows code 0)")
-
-
-def _refuse_not_finite(x: Tensor, codebook: Tensor) -> None:
-    bad_code, bad_row = (_first(~tensor.isfinite().all(dim=1)) for tensor in (codebook, x))
-    refuse_bad(bad_row, bad_code)
-
-
-def _first(flags: Tensor) -> int:
-    """The position of the first True in bool [N], or -1."""
-    return int(flags.nonzero()[0]) if flags.any() else -1
-
-
 def _nearest_any(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
-    check_nearest(x, codebook)
+    checks.check_nearest(x, codebook)
     if check:
-        _refuse_not_finite(x, codebook)
+        checks.refuse_not_finite(x, codebook)
     return reference.nearest(x, codebook)
 
 
 def _cosine_any(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
-    check_nearest(x, codebook)
+    checks.check_nearest(x, codebook)
     if check:
-        _refuse_not_finite(x, codebook)
+        checks.refuse_not_finite(x, codebook)
     return reference.nearest_cosine(x, codebook)
 
 
 def _cosine_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
-    check_nearest(x, codebook)
+    checks.check_nearest(x, codebook)
     if check:
-        _refuse_not_finite(x, codebook)
+        checks.refuse_not_finite(x, codebook)
     return _nearest_cuda(reference.unit_rows(x), reference.unit_rows(codebook), False)
 
 
@@ -227,16 +146,16 @@ def _cosine_cpu(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
 
 
 def _lookup_cpu(lookup: Callable[..., Any], x: Tensor, codebook: Tensor, check: bool) -> Tensor:
-    check_nearest(x, codebook)
-    x, codebook = rows(x), rows(codebook)
+    checks.check_nearest(x, codebook)
+    x, codebook = checks.rows(x), checks.rows(codebook)
     codes = torch.empty(x.shape[0], dtype=torch.int64)
     bad_row, bad_code = lookup(
-        *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.stride(0)),
-        *(codebook.data_ptr(), _DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
+        *(x.data_ptr(), DTYPES[x.dtype], x.shape[0], x.stride(0)),
+        *(codebook.data_ptr(), DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
         *(x.shape[1], codes.data_ptr(), native.num_threads(), native.isa()),
     )
     if check:
-        refuse_bad(bad_row, bad_code)
+        checks.refuse_bad(bad_row, bad_code)
     return codes
 
 
@@ -244,31 +163,31 @@ def _nearest_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     module = native.load()
     if module is None or not module.with_cuda:
         return _nearest_any(x, codebook, check)
-    check_nearest(x, codebook)
-    x, codebook = rows(x), rows(codebook)
+    checks.check_nearest(x, codebook)
+    x, codebook = checks.rows(x), checks.rows(codebook)
     codes = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
     size = module.nearest_cuda_workspace(x.shape[0], codebook.shape[0], x.shape[1])
     workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
     module.nearest_cuda(
-        *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.stride(0)),
-        *(codebook.data_ptr(), _DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
+        *(x.data_ptr(), DTYPES[x.dtype], x.shape[0], x.stride(0)),
+        *(codebook.data_ptr(), DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
         *(x.shape[1], codes.data_ptr(), workspace.data_ptr()),
         *(x.device.index, torch.cuda.current_stream(x.device).cuda_stream),
     )
     if check:  # waits for the result
         bad_code, bad_row = workspace[:16].view(torch.int64).tolist()
         none = module.no_bad_index
-        refuse_bad(-1 if bad_row == none else bad_row, -1 if bad_code == none else bad_code)
+        checks.refuse_bad(-1 if bad_row == none else bad_row, -1 if bad_code == none else bad_code)
     return codes
 
 
 def _ema_any(
     x: Tensor, codes: Tensor, codebook_size: int, check: bool = True
 ) -> tuple[Tensor, Tensor]:
-    _check_ema(x, codes, codebook_size)
+    checks.check_ema(x, codes, codebook_size)
     outside = (codes < 0) | (codes >= codebook_size)
     if outside.any():
-        raise _outside(codes, int(outside.nonzero()[0]), codebook_size)
+        raise checks.outside(codes, int(outside.nonzero()[0]), codebook_size)
     return reference.ema_update(x, codes, codebook_size)
 
 
@@ -278,16 +197,16 @@ def _ema_cpu(
     module = native.load()
     if module is None:
         return _ema_any(x, codes, codebook_size, check)
-    _check_ema(x, codes, codebook_size)
-    x, codes = rows(x), codes.contiguous()
+    checks.check_ema(x, codes, codebook_size)
+    x, codes = checks.rows(x), codes.contiguous()
     counts = torch.empty(codebook_size, dtype=torch.int64)
     sums = torch.empty(codebook_size, x.shape[1], dtype=reference.sum_dtype(x))
     bad = module.ema_update_cpu(
-        *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), codes.data_ptr()),
+        *(x.data_ptr(), DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), codes.data_ptr()),
         *(codebook_size, counts.data_ptr(), sums.data_ptr(), native.num_threads(), native.isa()),
     )
     if bad >= 0:
-        raise _outside(codes, bad, codebook_size)
+        raise checks.outside(codes, bad, codebook_size)
     return counts, sums
 
 
@@ -297,47 +216,43 @@ def _ema_cuda(
     module = native.load()
     if module is None or not module.with_cuda:
         return _ema_any(x, codes, codebook_size, check)
-    _check_ema(x, codes, codebook_size)
-    x, codes = rows(x), codes.contiguous()
+    checks.check_ema(x, codes, codebook_size)
+    x, codes = checks.rows(x), codes.contiguous()
     counts = torch.empty(codebook_size, dtype=torch.int64, device=x.device)
     shape = (codebook_size, x.shape[1])
     sums = torch.empty(shape, dtype=reference.sum_dtype(x), device=x.device)
     size = module.ema_cuda_workspace(x.shape[0], codebook_size)
     workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
     module.ema_update_cuda(
-        *(x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), codes.data_ptr()),
+        *(x.data_ptr(), DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), codes.data_ptr()),
         *(codebook_size, counts.data_ptr(), sums.data_ptr(), workspace.data_ptr()),
         *(x.device.index, torch.cuda.current_stream(x.device).cuda_stream),
     )
     if check and not torch.cuda.is_current_stream_capturing():  # waits for the result
         bad = int(workspace[:8].view(torch.int64))
         if bad != module.no_bad_index:
-            raise _outside(codes, bad, codebook_size)
+            raise checks.outside(codes, bad, codebook_size)
     return counts, sums
 
 
-def _outside(codes: Tensor, position: int, codebook_size: int) -> ValueError:
-    return ValueError(f"codes[{position}] is {int(codes[position])}, outside [0, {codebook_size})")
-
-
 def _pack_any(codes: Tensor, bits: int) -> Tensor:
-    _check_integers(codes)
+    checks.check_integers(codes)
     numpy_bits.check_bits(bits)
     return reference.pack_bits(codes, bits)
 
 
 def _pack_cpu(codes: Tensor, bits: int) -> Tensor:
-    _check_integers(codes)
+    checks.check_integers(codes)
     return torch.from_numpy(numpy_bits.pack(codes.numpy(), bits))
 
 
 def _unpack_any(packed: Tensor, bits: int, count: int) -> Tensor:
-    _check_packed(packed, bits, count)
+    checks.check_packed(packed, bits, count)
     return reference.unpack_bits(packed, bits, count)
 
 
 def _unpack_cpu(packed: Tensor, bits: int, count: int) -> Tensor:
-    _check_packed(packed, bits, count)
+    checks.check_packed(packed, bits, count)
     return torch.from_numpy(numpy_bits.unpack(packed.numpy(), bits, count))
 
 
@@ -345,26 +260,26 @@ def _unpack_cpu(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _nearest_fake(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
-    check_nearest(x, codebook)
+    checks.check_nearest(x, codebook)
     return x.new_empty(x.shape[0], dtype=torch.int64)
 
 
 def _ema_fake(
     x: Tensor, codes: Tensor, codebook_size: int, check: bool = True
 ) -> tuple[Tensor, Tensor]:
-    _check_ema(x, codes, codebook_size)
+    checks.check_ema(x, codes, codebook_size)
     counts = x.new_empty(codebook_size, dtype=torch.int64)
     return counts, x.new_empty(codebook_size, x.shape[1], dtype=reference.sum_dtype(x))
 
 
 def _pack_fake(codes: Tensor, bits: int) -> Tensor:
-    _check_integers(codes)
+    checks.check_integers(codes)
     numpy_bits.check_bits(bits)
     return codes.new_empty(numpy_bits.packed_size(codes.shape[0], bits), dtype=torch.uint8)
 
 
 def _unpack_fake(packed: Tensor, bits: int, count: int) -> Tensor:
-    _check_packed(packed, bits, count)
+    checks.check_packed(packed, bits, count)
     return packed.new_empty(count, dtype=torch.int64)
 
 

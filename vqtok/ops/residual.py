@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vqtok.ops import library, native, reference
+from vqtok.ops import checks, library, native, reference
 
 FLOAT32_HOLDS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -55,7 +55,7 @@ def _check(x: Tensor, codebooks: Sequence[Tensor]) -> None:
         if tensor.dtype not in FLOAT32_HOLDS:
             raise ValueError(f"quantize works in float32, got {tensor.dtype}: convert it first")
     for codebook in codebooks:
-        library.check_nearest(x, codebook)
+        checks.check_nearest(x, codebook)
 
 
 def _any(x: Tensor, codebooks: Sequence[Tensor], check: bool) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def _cpu(x: Tensor, codebooks: Sequence[Tensor], check: bool) -> tuple[Tensor, T
     if module is None:
         return _any(x, codebooks, check)
     _check(x, codebooks)
-    rows = library.rows(x.float())
+    rows = checks.rows(x.float())
     tables = [codebook.float().contiguous() for codebook in codebooks]
     codes = torch.empty(x.shape[0], len(tables), dtype=torch.int64)
     quantized = torch.empty(x.shape, dtype=torch.float32)
@@ -84,7 +84,7 @@ def _cpu(x: Tensor, codebooks: Sequence[Tensor], check: bool) -> tuple[Tensor, T
     if check and bad_row >= 0 and bool(x[bad_row].isfinite().all()):
         raise ValueError(f"what the codebooks leave of x[{bad_row}] is too large for float32")
     if check:
-        library.refuse_bad(bad_row, -1)
+        checks.refuse_bad(bad_row, -1)
     return quantized, codes
 
 
