@@ -56,7 +56,9 @@ class Captions:
         return " ".join(re.findall(r"[^\W\d_]+", stem)).lower()
 
 
-def make_dataset(args: argparse.Namespace, folders: Sequence[Path | None], vocabulary: Vocabulary):
+def make_dataset(
+    args: argparse.Namespace, folders: Sequence[Path | None], vocabulary: Vocabulary
+) -> TokenDataset:
     """The documents of photos and sounds, packed."""
     texts = {}
     if args.captions is not None:

@@ -110,6 +110,7 @@ def test_a_violation_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "import vqtok",
         "import vqtok; vqtok.__version__",
         "from vqtok import ops; ops.native_available()",
+        "from vqtok import SequenceLayout, TokenDataset, TokenSource, Vocabulary",
         "import vqtok.exporters",
         "from vqtok.ops import bits; import numpy; bits.pack(numpy.arange(9), 4)",
     ],

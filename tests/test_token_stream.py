@@ -178,6 +178,12 @@ def test_refused(folder, options):
         TokenStream(make(folder), **{"batch_size": 4, **options})
 
 
+def test_the_dataset_itself_in_a_loader(folder):
+    dataset = make(folder)
+    batches = list(DataLoader(dataset, batch_size=8, num_workers=2))
+    assert rows(batches) == rows(TokenStream(dataset, len(dataset), epochs=1, rank=0, ranks=1))
+
+
 def test_tensors(folder):
     batch = next(iter(TokenStream(make(folder, "whole"), 4)))
     assert batch["tokens"].shape == batch["segments"].shape == batch["positions"].shape == (4, 15)
