@@ -4,8 +4,10 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cpu/adaptive.h"
@@ -15,6 +17,7 @@
 #include "cpu/ema.h"
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
+#include "cpu/prior.h"
 #include "cpu/residual.h"
 #include "cuda/ema.h"
 #include "cuda/nearest.h"
@@ -143,6 +146,71 @@ bool adaptive_decode_cpu(uintptr_t planes, int q, int64_t rows, int64_t columns,
   return adaptive_decode(known, size, bytes, count, at<uint32_t>(planes) + q * known.size());
 }
 
+using LayerAddress = std::tuple<uintptr_t, uintptr_t, int64_t, int64_t, int>;
+using EmbeddingAddress = std::tuple<uintptr_t, int64_t, int64_t>;
+using NetworkAddress = std::tuple<uintptr_t, int64_t, std::vector<LayerAddress>, LayerAddress,
+                                  std::optional<LayerAddress>, uintptr_t>;
+
+PriorLayer layer_at(const LayerAddress& layer) {
+  const auto& [weights, bias, out, in, shift] = layer;
+  return {at<int8_t>(weights), at<int32_t>(bias), out, in, shift};
+}
+
+// Copies all that it is given.
+std::unique_ptr<Prior> make_prior(const std::vector<EmbeddingAddress>& embeddings,
+                                  const std::vector<NetworkAddress>& networks) {
+  auto prior = std::make_unique<Prior>();
+  for (const auto& [values, size, width] : embeddings) {
+    const uint8_t* first = at<uint8_t>(values);
+    prior->embeddings.push_back({{first, first + (size + 1) * width}, size, width});
+  }
+  for (const auto& [context, slots, hidden, output, groups, order] : networks) {
+    std::vector<PriorSlot> places;
+    for (int64_t s = 0; s < slots; ++s) {
+      const int32_t* slot = at<int32_t>(context) + s * 3;
+      places.push_back({slot[0], slot[1], slot[2]});
+    }
+    std::vector<PriorLayer> layers;
+    for (const LayerAddress& layer : hidden) layers.push_back(layer_at(layer));
+    PriorLayer group_layer{};
+    if (groups) group_layer = layer_at(*groups);
+    prior->networks.emplace_back(std::move(places), prior->embeddings.data(), layers,
+                                 layer_at(output), groups ? &group_layer : nullptr,
+                                 at<int32_t>(order));
+  }
+  return prior;
+}
+
+py::list prior_encode_cpu(const Prior& prior, uintptr_t planes, int64_t count, int64_t rows,
+                          int64_t columns, int threads, const std::string& isa) {
+  std::vector<std::vector<uint8_t>> streams;
+  {
+    py::gil_scoped_release release;
+    const PriorKernel& kernel = *choose_isa(isa.c_str()).prior;
+    streams = encode_planes(static_cast<int>(count), threads, [&](int q) {
+      return prior.networks[q].encode({at<uint32_t>(planes), q, rows, columns}, kernel);
+    });
+  }
+  return to_list(streams);
+}
+
+bool prior_decode_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows, int64_t columns,
+                      const py::bytes& stream, const std::string& isa) {
+  const uint8_t* bytes = bytes_of(stream);
+  const int64_t count = size_of(stream);
+  const Planes known{at<uint32_t>(planes), q, rows, columns};
+  py::gil_scoped_release release;
+  return prior.networks[q].decode(known, bytes, count, *choose_isa(isa.c_str()).prior,
+                                  at<uint32_t>(planes) + q * known.size());
+}
+
+void prior_weights_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows, int64_t columns,
+                       uintptr_t weights, const std::string& isa) {
+  py::gil_scoped_release release;
+  prior.networks[q].weights({at<uint32_t>(planes), q, rows, columns},
+                            *choose_isa(isa.c_str()).prior, at<uint32_t>(weights));
+}
+
 int64_t ema_update_cpu(uintptr_t x, int dtype, int64_t rows, int64_t dim, int64_t stride,
                        uintptr_t codes, int64_t size, uintptr_t counts, uintptr_t sums, int threads,
                        const std::string& isa) {
@@ -216,6 +284,17 @@ PYBIND11_MODULE(_native, m) {
   m.def("adaptive_decode_cpu", &adaptive_decode_cpu, py::arg("planes"), py::arg("q"),
         py::arg("rows"), py::arg("columns"), py::arg("size"), py::arg("stream"),
         "Fills plane q; False if bytes of the stream were left over.");
+  py::class_<Prior>(m, "Prior", "A learned prior over codes; see vqtok.ops.prior.")
+      .def(py::init(&make_prior), py::arg("embeddings"), py::arg("networks"));
+  m.def("prior_encode_cpu", &prior_encode_cpu, py::arg("prior"), py::arg("planes"),
+        py::arg("count"), py::arg("rows"), py::arg("columns"), py::arg("threads"), py::arg("isa"),
+        "A stream for each plane.");
+  m.def("prior_decode_cpu", &prior_decode_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
+        py::arg("rows"), py::arg("columns"), py::arg("stream"), py::arg("isa"),
+        "Fills plane q; False if bytes of the stream were left over.");
+  m.def("prior_weights_cpu", &prior_weights_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
+        py::arg("rows"), py::arg("columns"), py::arg("weights"), py::arg("isa"),
+        "Four weights for each position of plane q.");
   m.def("ema_update_cpu", &ema_update_cpu, py::arg("x"), py::arg("dtype"), py::arg("rows"),
         py::arg("dim"), py::arg("stride"), py::arg("codes"), py::arg("size"), py::arg("counts"),
         py::arg("sums"), py::arg("threads"), py::arg("isa"),

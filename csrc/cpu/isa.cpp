@@ -44,12 +44,13 @@ bool has_amx() {
 #endif
 
 const Isa isas[] = {
-    {"baseline", &nearest_kernel_baseline, &ema_kernel_baseline, always},
+    {"baseline", &nearest_kernel_baseline, &ema_kernel_baseline, &prior_kernel_baseline, always},
 #if defined(__x86_64__)
-    {"avx2", &nearest_kernel_avx2, &ema_kernel_avx2, has_avx2},
-    {"avx512", &nearest_kernel_avx512, &ema_kernel_avx512, has_avx512},
-    {"avx512vnni", &nearest_kernel_avx512vnni, &ema_kernel_avx512vnni, has_avx512vnni},
-    {"amx", &nearest_kernel_amx, &ema_kernel_amx, has_amx},
+    {"avx2", &nearest_kernel_avx2, &ema_kernel_avx2, &prior_kernel_avx2, has_avx2},
+    {"avx512", &nearest_kernel_avx512, &ema_kernel_avx512, &prior_kernel_avx512, has_avx512},
+    {"avx512vnni", &nearest_kernel_avx512vnni, &ema_kernel_avx512vnni, &prior_kernel_avx512vnni,
+     has_avx512vnni},
+    {"amx", &nearest_kernel_amx, &ema_kernel_amx, &prior_kernel_amx, has_amx},
 #endif
 };
 constexpr int isa_count = sizeof isas / sizeof isas[0];

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/ema_kernel.h"
 #include "cpu/nearest_kernel.h"
+#include "cpu/prior_kernel.h"
 
 namespace vqtok {
 
@@ -9,6 +10,7 @@ struct Isa {
   const char* name;
   const NearestKernel* nearest;
   const EmaKernel* ema;
+  const PriorKernel* prior;
   bool (*supported)();
 };
 

@@ -1,8 +1,13 @@
 // The entropy coder: round trips, and streams that nobody made. Under the sanitizers that other
 // tests run under, so that nothing is read or written outside.
+#include <math.h>
 #include <string.h>
 
+#include <algorithm>
+
 #include "cpu/adaptive.h"
+#include "cpu/isa.h"
+#include "cpu/prior.h"
 #include "cpu/range_coder.h"
 #include "tests/check.h"
 
@@ -87,6 +92,172 @@ void check_adaptive(Random& random, int64_t size, int count, int64_t rows, int64
   }
 }
 
+// The tensors of a network, random.
+struct Network {
+  std::vector<PriorSlot> slots;
+  std::vector<std::vector<int8_t>> weights;
+  std::vector<std::vector<int32_t>> biases;
+  std::vector<PriorLayer> layers;  // hidden ones, the output, the groups
+  std::vector<int32_t> order;
+  bool grouped = false;
+
+  void add_layer(Random& random, int64_t out, int64_t in, int shift) {
+    weights.emplace_back(out * in);
+    biases.emplace_back(out);
+    for (auto& w : weights.back()) w = static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
+    for (auto& b : biases.back()) b = static_cast<int32_t>(random() % 20001) - 10000;
+    layers.push_back({weights.back().data(), biases.back().data(), out, in, shift});
+  }
+};
+
+Network some_network(Random& random, int q, int64_t size, int64_t groups,
+                     const std::vector<PriorEmbedding>& embeddings) {
+  Network n;
+  n.weights.reserve(8);
+  n.biases.reserve(8);
+  n.slots = {{q, 0, -1}, {q, -1, 0}, {q, -1, 1}, {q, -2, 3}};
+  for (int c = 0; c < q; ++c)
+    n.slots.push_back({c, static_cast<int32_t>(random() % 7) - 3,
+                       static_cast<int32_t>(random() % 7) - 3});
+  int64_t width = 0;
+  for (const PriorSlot& slot : n.slots) width += embeddings[slot.codebook].width;
+  const int64_t hidden = 1 + static_cast<int64_t>(random() % 70);
+  n.add_layer(random, hidden, width, 10);
+  n.add_layer(random, 21, hidden, 9);
+  n.add_layer(random, size, 21, 7);
+  if (groups > 1) {
+    n.grouped = true;
+    const int64_t members = (size + groups - 1) / groups;
+    n.add_layer(random, (size + members - 1) / members, 21, 8);
+    for (int64_t k = 0; k < size; ++k) n.order.push_back(static_cast<int32_t>(k));
+    for (int64_t k = size - 1; k > 0; --k) std::swap(n.order[k], n.order[random() % (k + 1)]);
+  }
+  return n;
+}
+
+PriorNetwork built(const Network& n, const std::vector<PriorEmbedding>& embeddings) {
+  return PriorNetwork(n.slots, embeddings.data(), {n.layers[0], n.layers[1]}, n.layers[2],
+                      n.grouped ? &n.layers[3] : nullptr, n.grouped ? n.order.data() : nullptr);
+}
+
+std::vector<int64_t> outputs_by_definition(const PriorLayer& layer, const std::vector<int64_t>& x) {
+  std::vector<int64_t> y(layer.out);
+  for (int64_t o = 0; o < layer.out; ++o) {
+    y[o] = layer.bias[o];
+    for (int64_t i = 0; i < layer.in; ++i) y[o] += x[i] * layer.weights[o * layer.in + i];
+  }
+  return y;
+}
+
+// The weights of outcomes [first, first + count) by the format's definition.
+std::vector<uint32_t> weights_by_definition(const std::vector<int64_t>& y, int64_t first,
+                                            int64_t count, int shift) {
+  int64_t most = y[first];
+  for (int64_t k = 0; k < count; ++k) most = std::max(most, y[first + k]);
+  std::vector<uint32_t> weights;
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t below = (most - y[first + k]) >> shift;
+    const int power = static_cast<int>(floor(pow(2, 19 - (below & 31) / 32.0)));
+    weights.push_back(1 + (below >> 5 > 19 ? 0 : power >> (below >> 5)));
+  }
+  return weights;
+}
+
+// The four numbers of PriorNetwork::weights() at one position.
+void check_weights(const Network& n, const std::vector<PriorEmbedding>& embeddings,
+                   const Planes& planes, int64_t row, int64_t column, const uint32_t* found) {
+  std::vector<int64_t> x;
+  for (const PriorSlot& slot : n.slots) {
+    const int64_t r = row + slot.rows, c = column + slot.columns;
+    const bool inside = r >= 0 && r < planes.rows && c >= 0 && c < planes.columns;
+    const PriorEmbedding& e = embeddings[slot.codebook];
+    const int64_t code =
+        inside ? planes.plane(slot.codebook)[r * planes.columns + c] : e.codebook_size;
+    x.insert(x.end(), e.values.begin() + code * e.width, e.values.begin() + (code + 1) * e.width);
+  }
+  for (int level = 0; level < 2; ++level) {
+    x = outputs_by_definition(n.layers[level], x);
+    const int shift = n.layers[level].shift;
+    for (auto& v : x)
+      v = std::min<int64_t>(std::max<int64_t>((v + (1 << (shift - 1))) >> shift, 0), 127);
+  }
+  const PriorLayer& output = n.layers[2];
+  const int64_t code = planes.plane(planes.q)[row * planes.columns + column];
+  int64_t rank = code, members = output.out;
+  uint32_t wanted[4] = {1, 1, 0, 0};
+  if (n.grouped) {
+    const PriorLayer& groups = n.layers[3];
+    members = (output.out + groups.out - 1) / groups.out;
+    rank = std::find(n.order.begin(), n.order.end(), code) - n.order.begin();
+    const auto weights = weights_by_definition(outputs_by_definition(groups, x), 0, groups.out,
+                                               groups.shift);
+    wanted[0] = weights[rank / members];
+    wanted[1] = 0;
+    for (uint32_t w : weights) wanted[1] += w;
+  }
+  const int64_t first = rank / members * members;
+  const auto weights = weights_by_definition(outputs_by_definition(output, x), first,
+                                             std::min(members, output.out - first), output.shift);
+  wanted[2] = weights[rank - first];
+  for (uint32_t w : weights) wanted[3] += w;
+  for (int i = 0; i < 4; ++i)
+    CHECK(found[i] == wanted[i], "weight %d of code %lld: %u, not %u", i,
+          static_cast<long long>(code), found[i], wanted[i]);
+}
+
+std::vector<const Isa*> usable_isas() {
+  int count = 0;
+  const Isa* all = compiled_isas(&count);
+  std::vector<const Isa*> usable;
+  for (int i = 0; i < count; ++i)
+    if (all[i].supported()) usable.push_back(&all[i]);
+  return usable;
+}
+
+void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int64_t rows,
+                 int64_t columns, int mutants) {
+  std::vector<PriorEmbedding> embeddings;
+  for (int64_t size : sizes) {
+    const int64_t width = 1 + static_cast<int64_t>(random() % 40);
+    PriorEmbedding e{std::vector<uint8_t>((size + 1) * width), size, width};
+    for (auto& v : e.values) v = static_cast<uint8_t>(random() % 128);
+    embeddings.push_back(e);
+  }
+  std::vector<uint32_t> codes;
+  for (int64_t size : sizes)
+    for (int64_t i = 0; i < rows * columns; ++i)
+      codes.push_back(static_cast<uint32_t>(random() % size));
+  for (int q = 0; q < static_cast<int>(sizes.size()); ++q) {
+    const Network tensors = some_network(random, q, sizes[q], groups, embeddings);
+    const PriorNetwork network = built(tensors, embeddings);
+    const Planes planes{codes.data(), q, rows, columns};
+    std::vector<uint8_t> stream;
+    for (const Isa* isa : usable_isas()) {
+      std::vector<uint32_t> weights(rows * columns * 4);
+      network.weights(planes, *isa->prior, weights.data());
+      for (int64_t i = 0; i < planes.size(); ++i)
+        check_weights(tensors, embeddings, planes, i / columns, i % columns, &weights[i * 4]);
+      const std::vector<uint8_t> here = network.encode(planes, *isa->prior);
+      if (stream.empty()) stream = here;
+      CHECK(here == stream, "the stream depends on the instruction set %s", isa->name);
+      std::vector<uint32_t> found = codes;
+      uint32_t* plane = found.data() + q * planes.size();
+      const Planes known{found.data(), q, rows, columns};
+      std::fill(plane, plane + planes.size(), 0u);
+      CHECK(network.decode(known, stream.data(), static_cast<int64_t>(stream.size()), *isa->prior,
+                           plane), "bytes left over");
+      CHECK(found == codes, "%s", isa->name);
+      for (int n = 0; n < mutants; ++n) {
+        const std::vector<uint8_t> bad = damaged(random, stream);
+        network.decode(known, bad.data(), static_cast<int64_t>(bad.size()), *isa->prior, plane);
+        for (int64_t i = 0; i < planes.size(); ++i)
+          CHECK(plane[i] < sizes[q], "code %u of %lld", plane[i],
+                static_cast<long long>(sizes[q]));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace vqtok
 
@@ -102,5 +273,12 @@ int main(int argc, char** argv) {
       check_adaptive(random, size, count, 9, 13, rounds);
       check_adaptive(random, size, count, 60, 1, rounds);
     }
+  check_prior(random, {5, 300, 17}, 1, 7, 9, rounds);
+  check_prior(random, {5, 300, 17}, 6, 9, 7, rounds);
+  check_prior(random, {1, 2, 1024}, 1, 3, 2, rounds);
+  check_prior(random, {2000}, 50, 40, 1, rounds);
+  check_prior(random, {16, 16}, 4, 30, 2, rounds);
+  check_prior(random, {100}, 1, 2, 50, rounds);
+  check_prior(random, {100}, 1, 1, 1, rounds);
   return 0;
 }

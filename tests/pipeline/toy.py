@@ -46,6 +46,7 @@ class ToyTokenizer:
     name = "toy"
     modality = "image"
     fingerprint = "70" * 32
+    prior = None
     codebook_sizes = (16, 50)
     num_codebooks = 2
     downsample = 8

@@ -53,6 +53,7 @@ class ForeignCodes:
     grid: tuple[int, int] | None = None
     fingerprint: str = field(default="")
     device = "cpu"
+    prior = None
 
     def __post_init__(self) -> None:
         if not self.fingerprint:

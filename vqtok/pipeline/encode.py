@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqtok.errors import UsageError
 from vqtok.pipeline.arrays import ForeignCodes
 from vqtok.pipeline.engines import Engine, Here
 from vqtok.pipeline.plan import Plan
@@ -15,6 +16,7 @@ from vqtok.pipeline.workspace import open_workspace
 from vqtok.tokens import Manifest
 from vqtok.tokens.manifest import MANIFEST
 from vqtok.tokens.notes import Notes
+from vqtok.tokens.prior import PRIOR, Prior, is_bundled
 
 if TYPE_CHECKING:
     from vqtok.tokenizer import Tokenizer
@@ -68,8 +70,18 @@ def encode_dataset(
         left = set(pending)
         report(sum(len(plan.task_sources(task)) for task in own if task not in left))
         notes = Notes()
+        if plan.header.prior:
+            _place_prior(Path(out), plan.header.prior, tokenizer.prior)
         if pending:
             run(workspace, pending, report, notes)
         if share.size > 1:
             return EncodeReport(workspace.merge_if_last(), already_done=False, notes=notes)
         return EncodeReport(workspace.merge(), already_done=False, notes=notes)
+
+
+def _place_prior(out: Path, digest: str, prior: Prior | None) -> None:
+    """Put the prior that a plan names into the dataset, unless it comes with vqtok."""
+    if prior is None or prior.digest != digest:
+        raise UsageError(f"the plan is for the prior {digest[:12]}, the tokenizer has another")
+    if not is_bundled(prior):
+        prior.save(out / PRIOR)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from vqtok.errors import DataError, UsageError
 from vqtok.media.sources import Source
 from vqtok.tokens.header import Header, dump_json, parse_json
+from vqtok.tokens.prior import Prior
 
 SHARD_SIZE = {"image": 1000, "audio": 100}
 """Inputs per shard unless said otherwise, by modality: what a killed run may have to do again."""
@@ -38,6 +39,9 @@ class PlannedTokenizer(Protocol):
 
     @property
     def device(self) -> Any: ...
+
+    @property
+    def prior(self) -> Prior | None: ...
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def make_plan(
 ) -> Plan:
     """Plan to encode ``sources`` with the first ``num_codebooks`` codebooks of ``tokenizer``.
 
+    ``packing``: "bits", "plain", or "entropy", which uses the prior of the tokenizer if it has one.
     ``shard_size``: inputs per shard; by default :data:`SHARD_SIZE` of the modality.
 
     Raises UsageError for options that make no sense, and when there are no inputs.
@@ -137,6 +142,7 @@ def make_plan(
         raise UsageError(f"shard_size is {shard_size}, must be at least 1")
     if not sources:
         raise UsageError("there is nothing to encode")
+    prior = tokenizer.prior if packing == "entropy" else None
     try:
         header = Header(
             tokenizer=tokenizer.fingerprint,
@@ -144,6 +150,7 @@ def make_plan(
             codebook_sizes=tuple(sizes[:count]),
             modality=tokenizer.modality,
             packing=packing,
+            prior="" if prior is None else prior.digest,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,7 @@ from vqtok.autoencoders.storage import (
 )
 from vqtok.errors import DataError, UsageError
 from vqtok.nn import channels_last
+from vqtok.tokens.prior import PRIOR, Prior
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,6 +76,7 @@ class Tokenizer:
         channels_last(self.autoencoder)
         self.name = name
         self.training = dict(training or {})
+        self._folder: Path | None = None
         self.config = dict(config or autoencoder.config)
         # What decides the codes and what they mean.
         parts = {key: self.config[key] for key in ("encoder", "quantizer", "decoder")}
@@ -101,6 +104,23 @@ class Tokenizer:
         """Q."""
         return len(self.codebook_sizes)
 
+    @cached_property
+    def prior(self) -> Prior | None:
+        """The prior over the codes that lies beside the weights, None where there is none.
+
+        Raises DataError when it is malformed, UsageError when it is of another tokenizer.
+        """
+        path = None if self._folder is None else self._folder / PRIOR
+        if path is None or not path.is_file():
+            return None
+        prior = Prior.load(path)
+        if prior.tokenizer != self.fingerprint or prior.codebook_sizes != self.codebook_sizes:
+            raise UsageError(
+                f"{path} was trained on the codes of another tokenizer ({prior.tokenizer[:12]}, "
+                f"this is {self.fingerprint[:12]}): train it again or remove it"
+            )
+        return prior
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -120,7 +140,8 @@ class Tokenizer:
         raise NotImplementedError
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder, made if needed.
+        """Write ``config.json`` and ``model.safetensors`` into a folder, made if needed, and
+        ``prior.safetensors`` if there is a prior.
 
         Tensors that float16 or float8 (e4m3) holds without loss are stored in it.
         """
@@ -133,6 +154,8 @@ class Tokenizer:
             "training": self.training,
         }
         save_model(Path(folder), self.autoencoder, description)
+        if self.prior is not None:
+            self.prior.save(Path(folder) / PRIOR)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> Self:
@@ -174,6 +197,7 @@ class Tokenizer:
                 f"{tokenizer.fingerprint[:12]}, its config says {config['fingerprint'][:12]}"
             )
         assert isinstance(tokenizer, cls)
+        tokenizer._folder = folder
         return tokenizer
 
 

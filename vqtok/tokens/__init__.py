@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vqtok.tokens.header import Header
 from vqtok.tokens.manifest import Manifest, ShardInfo, read_manifest, write_manifest
+from vqtok.tokens.prior import Prior
 from vqtok.tokens.reader import ShardReader, TokenReader
 from vqtok.tokens.statistics import Statistics, collect_statistics
 from vqtok.tokens.verify import Problem, verify
@@ -15,6 +16,7 @@ from vqtok.tokens.writer import Sample, write_shard
 __all__ = [
     "Header",
     "Manifest",
+    "Prior",
     "Problem",
     "Sample",
     "ShardInfo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,10 +12,10 @@ from vqtok.ops import entropy
 class Model(Protocol):
     """Predicts the codes of a plane from those before them and from earlier planes."""
 
-    def encode(self, planes: entropy.Planes) -> list[bytes]:
+    def encode_planes(self, planes: entropy.Planes) -> list[bytes]:
         """The streams of uint32 [q, rows, columns], codes of the first q codebooks."""
 
-    def decode(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
+    def decode_plane(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
         """Fill plane q, those before it being known; ValueError for what no encoder makes."""
 
 
@@ -24,8 +25,13 @@ class Adaptive:
     def __init__(self, codebook_sizes: Sequence[int]) -> None:
         self._sizes = tuple(codebook_sizes)
 
-    def encode(self, planes: entropy.Planes) -> list[bytes]:
+    def encode_planes(self, planes: entropy.Planes) -> list[bytes]:
         return entropy.adaptive_encode(planes, self._sizes[: len(planes)])
 
-    def decode(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
+    def decode_plane(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
         entropy.adaptive_decode(planes, q, self._sizes[q], stream)
+
+
+def grid_of(dims: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a plane: the last axis is the columns, if there are several."""
+    return (dims[0], 1) if len(dims) == 1 else (math.prod(dims[:-1]), dims[-1])

@@ -7,16 +7,20 @@ that the first q codebooks are a prefix of the sample's bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqtok.errors import DataError
 from vqtok.ops import bits as bit_ops
 from vqtok.tokens.header import Header
-from vqtok.tokens.models import Adaptive
+from vqtok.tokens.models import Adaptive, Model, grid_of
+from vqtok.tokens.prior import find_prior
 
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.int64]
@@ -114,18 +118,32 @@ class Entropy:
     unit = 1
     has_sizes = True
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, folder: Path) -> None:
         self._bits = Bits(header)
         self._widths = header.bits_per_code
-        self._model = Adaptive(header.codebook_sizes)
+        self._header = header
+        self._folder = folder
+
+    @cached_property
+    def _model(self) -> Model:
+        header = self._header
+        if not header.prior:
+            return Adaptive(header.codebook_sizes)
+        prior = find_prior(header.prior, self._folder)
+        if prior.codebook_sizes[: header.num_codebooks] != header.codebook_sizes:
+            raise DataError(
+                f"prior {header.prior[:12]} is for codebooks of {list(prior.codebook_sizes)} "
+                f"codes, the dataset has {list(header.codebook_sizes)}"
+            )
+        return prior
 
     def pack(self, codes: NDArray[Any]) -> list[bytes]:
         *dims, num_codebooks = codes.shape
         planes = np.ascontiguousarray(
-            np.moveaxis(codes, -1, 0).reshape(num_codebooks, *_grid(dims)), np.uint32
+            np.moveaxis(codes, -1, 0).reshape(num_codebooks, *grid_of(dims)), np.uint32
         )
         least = _least_bytes(math.prod(dims))
-        coded = [stream.ljust(least, b"\0") for stream in self._model.encode(planes)]
+        coded = [stream.ljust(least, b"\0") for stream in self._model.encode_planes(planes)]
         pairs = zip(self._bits.pack(codes), coded, strict=True)
         return [min(bits, stream, key=len) for bits, stream in pairs]
 
@@ -142,7 +160,7 @@ class Entropy:
 
     def unpack(self, data: Bytes, dims: tuple[int, ...], ends: Sequence[int]) -> Codes:
         count = math.prod(dims)
-        planes = np.empty((len(ends), *_grid(dims)), np.uint32)
+        planes = np.empty((len(ends), *grid_of(dims)), np.uint32)
         for q, (start, end) in enumerate(pairwise((0, *ends))):
             width = self._widths[q]
             if end - start == bit_ops.packed_size(count, width):
@@ -151,13 +169,8 @@ class Entropy:
             else:
                 padded = end - start == _least_bytes(count)
                 stream = data[start:end].tobytes()
-                self._model.decode(planes, q, stream.rstrip(b"\0") if padded else stream)
+                self._model.decode_plane(planes, q, stream.rstrip(b"\0") if padded else stream)
         return _channels_last(planes.reshape(len(ends), -1), dims)
-
-
-def _grid(dims: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a plane: the last axis is the columns, if there are several."""
-    return (dims[0], 1) if len(dims) == 1 else (math.prod(dims[:-1]), dims[-1])
 
 
 def _least_bytes(count: int) -> int:
@@ -165,16 +178,11 @@ def _least_bytes(count: int) -> int:
     return (count + 255) // 256
 
 
-PACKINGS: dict[str, Callable[[Header], Packing]] = {
-    "plain": Plain,
-    "bits": Bits,
-    "entropy": Entropy,
-}
-
-
-def packing_of(header: Header) -> Packing:
-    """The packing tier that ``header`` names."""
-    return PACKINGS[header.packing](header)
+def packing_of(header: Header, folder: Path = Path()) -> Packing:
+    """The packing tier that ``header`` names; ``folder`` is where the dataset's prior would be."""
+    if header.packing == "entropy":
+        return Entropy(header, folder)
+    return Bits(header) if header.packing == "bits" else Plain(header)
 
 
 def _channels_last(planes: NDArray[Any], dims: tuple[int, ...]) -> Codes:

@@ -58,7 +58,7 @@ class ShardReader:
             for name, tensor in tensors.items()
         }
         self._data = data
-        self._packing = packing_of(self.header)
+        self._packing = packing_of(self.header, self.path.parent)
         self._offsets, self._meta_offsets = views["offsets"], views["meta_offsets"]
         self._shape, self._crc32 = views["shape"], views["crc32"]
         self._sizes = views.get("plane_sizes") if self._packing.has_sizes else None
@@ -130,9 +130,13 @@ class ShardReader:
             raise self._damage(index, "its shape or metadata are damaged (CRC mismatch)")
         return self._parse_meta(index, line)
 
-    def check(self, index: int) -> None:
-        """Check everything about sample ``index``, or raise DataError."""
-        self.read(index)
+    def check(self, index: int, decode: bool = True) -> None:
+        """Check everything about sample ``index``, or raise DataError.
+
+        ``decode``: whether to check the codes too, beside the bytes that they were packed into.
+        """
+        if decode:
+            self.read(index)
         _, start, ends = self._locate(index)
         edges = [start, *(start + end for end in ends)]
         planes = [self._tokens[a:b].data for a, b in pairwise(edges)]

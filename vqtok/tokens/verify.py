@@ -11,6 +11,7 @@ from vqtok.errors import DataError
 from vqtok.files import is_temporary
 from vqtok.tokens.header import Header, parse_json
 from vqtok.tokens.manifest import ERRORS, MANIFEST, Manifest, ShardInfo, read_manifest
+from vqtok.tokens.prior import PRIOR, find_prior
 from vqtok.tokens.reader import ShardReader
 
 
@@ -51,7 +52,7 @@ def _verify_folder(folder: Path, manifest: Manifest) -> list[Problem]:
     for path in sorted(folder.iterdir()):
         if is_temporary(path):
             problems.append(Problem(path.name, None, "left over by a run that was killed"))
-        elif path.suffix == ".safetensors" and path.name not in listed:
+        elif path.suffix == ".safetensors" and path.name not in {*listed, PRIOR}:
             problems.append(Problem(path.name, None, "a shard that the manifest does not list"))
     lines = (folder / ERRORS).read_bytes().splitlines() if (folder / ERRORS).exists() else []
     if len(lines) != manifest.errors:
@@ -90,9 +91,16 @@ def _verify_shard(
     if info is not None:
         problems += _compare(path, info, len(shard))
     problems += [Problem(path.name, *problem) for problem in shard.index_problems()]
+    readable = True
+    if shard.header.prior and len(shard):
+        try:
+            find_prior(shard.header.prior, path.parent)
+        except DataError as error:
+            problems.append(Problem(path.name, None, str(error)))
+            readable = False
     for index in range(len(shard)):
         try:
-            shard.check(index)
+            shard.check(index, decode=readable)
         except DataError as error:
             message = str(error).removeprefix(f"{path.name}: sample {index}: ")
             problems.append(Problem(path.name, index, message))

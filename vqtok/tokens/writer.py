@@ -42,7 +42,10 @@ def write_shard(path: Path | str, samples: Iterable[Sample], header: Header) -> 
     The bytes depend on the samples and the header alone. Memory holds one sample and a bounded part
     of the packed codes, the rest waits in a nameless file beside ``path``.
 
-    Raises ValueError naming the sample whose codes or metadata the header does not allow.
+    A prior that the header names must be in the same folder, or come with vqtok.
+
+    Raises ValueError naming the sample whose codes or metadata the header does not allow, DataError
+    where the prior is missing.
     """
     path = Path(path)
     if not is_plain_name(path.name):
@@ -50,7 +53,7 @@ def write_shard(path: Path | str, samples: Iterable[Sample], header: Header) -> 
     digest = hashlib.sha256()
     size = 0
     with tempfile.SpooledTemporaryFile(MAX_BUFFERED, dir=str(path.parent)) as planes:
-        builder = _Builder(header, planes)
+        builder = _Builder(header, planes, path.parent)
         for sample in samples:
             with naming(path):
                 builder.add(sample)
@@ -72,9 +75,9 @@ def write_shard(path: Path | str, samples: Iterable[Sample], header: Header) -> 
 class _Builder:
     """The tensors of a shard while samples are added."""
 
-    def __init__(self, header: Header, planes: IO[bytes]) -> None:
+    def __init__(self, header: Header, planes: IO[bytes], folder: Path) -> None:
         self.header = header
-        self.packing = packing_of(header)
+        self.packing = packing_of(header, folder)
         self.offsets = [0]
         self.meta_offsets = [0]
         self.shapes: list[tuple[int, ...]] = []

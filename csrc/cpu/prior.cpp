@@ -1,0 +1,237 @@
+#include "cpu/prior.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "cpu/range_coder.h"
+
+namespace vqtok {
+namespace {
+
+constexpr int64_t kRows = 32;  // positions that are evaluated together
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Rows [first, first + out) of a layer.
+PriorLayer cut(const PriorLayer& layer, int64_t first, int64_t out) {
+  return {layer.weights + first * layer.in, layer.bias + first, out, layer.in, layer.shift};
+}
+
+// What run() does with the outcomes that a network predicts: coders of one symbol. `place` numbers
+// the position, `known` is the outcome where the coder knows_codes.
+struct Encode {
+  static constexpr bool knows_codes = true;
+  RangeEncoder coder;
+
+  int64_t outcome(const PriorKernel& kernel, const uint32_t* weights, uint32_t total, int64_t,
+                  int64_t known) {
+    coder.symbol(kernel.sum_before(weights, known), weights[known], total);
+    return known;
+  }
+};
+
+struct Decode {
+  static constexpr bool knows_codes = false;
+  RangeDecoder coder;
+  uint32_t* codes;
+
+  int64_t outcome(const PriorKernel& kernel, const uint32_t* weights, uint32_t total, int64_t,
+                  int64_t) {
+    uint32_t before = 0;
+    const int64_t found = kernel.find(weights, coder.position(total), &before);
+    coder.take(before, weights[found]);
+    return found;
+  }
+};
+
+struct Weigh {
+  static constexpr bool knows_codes = true;
+  uint32_t* weights;  // two for each outcome
+  bool grouped;
+
+  int64_t outcome(const PriorKernel&, const uint32_t* of_outcomes, uint32_t total, int64_t place,
+                  int64_t known) {
+    // the group's come first, then the member's
+    uint32_t* to = weights + place * 4;
+    if (!grouped || to[0]) to += 2;
+    to[0] = of_outcomes[known];
+    to[1] = total;
+    return known;
+  }
+};
+
+}  // namespace
+
+PackedLayer::PackedLayer(const PriorLayer& layer)
+    : out(layer.out),
+      padded_out(round_up(layer.out, kOutBlock)),
+      padded_in(round_up(layer.in, kOutBlock)),  // as the layer before pads its outputs
+      shift(layer.shift),
+      weights(padded_out * padded_in),
+      bias(padded_out) {
+  for (int64_t o = 0; o < layer.out; ++o) {
+    bias[o] = layer.bias[o];
+    int8_t* block = weights.data() + o / kOutBlock * kOutBlock * padded_in;
+    for (int64_t i = 0; i < layer.in; ++i)
+      block[(i / kInBlock * kOutBlock + o % kOutBlock) * kInBlock + i % kInBlock] =
+          layer.weights[o * layer.in + i];
+  }
+}
+
+PriorNetwork::PriorNetwork(std::vector<PriorSlot> slots, const PriorEmbedding* embeddings,
+                           const std::vector<PriorLayer>& hidden, const PriorLayer& output,
+                           const PriorLayer* groups, const int32_t* order)
+    : slots_(std::move(slots)), embeddings_(embeddings), order_(output.out), ranks_(output.out) {
+  for (const PriorLayer& layer : hidden) hidden_.emplace_back(layer);
+  if (groups) groups_ = std::make_unique<PackedLayer>(*groups);
+  group_size_ = groups ? (output.out + groups->out - 1) / groups->out : output.out;
+  for (int64_t first = 0; first < output.out; first += group_size_)
+    members_.emplace_back(cut(output, first, std::min(group_size_, output.out - first)));
+  for (int64_t i = 0; i < output.out; ++i) {
+    order_[i] = static_cast<uint32_t>(order ? order[i] : i);
+    ranks_[order_[i]] = {static_cast<int32_t>(i / group_size_),
+                         static_cast<int32_t>(i % group_size_)};
+  }
+  for (const PackedLayer& layer : hidden_)
+    widest_ = std::max({widest_, layer.padded_in, layer.padded_out});
+  widest_ = std::max({widest_, members_[0].padded_out, groups_ ? groups_->padded_out : 0});
+}
+
+// Positions that are evaluated together.
+class PriorNetwork::Rows {
+ public:
+  Rows(const PriorNetwork& network, Planes planes, const PriorKernel& kernel)
+      : network_(network), planes_(planes), kernel_(kernel),
+        x_(kRows * network.widest_), y_(kRows * network.widest_), weights_(network.widest_) {}
+
+  int64_t count() const { return count_; }
+  bool full() const { return count_ == kRows; }
+  Place place(int64_t row) const { return places_[row]; }
+
+  // Notes a position and gathers its contexts.
+  void add(Place place) {
+    uint8_t* x = x_.data() + count_ * network_.hidden_[0].padded_in;
+    for (const PriorSlot& slot : network_.slots_) {
+      const PriorEmbedding& embedding = network_.embeddings_[slot.codebook];
+      const int64_t row = place.row + slot.rows, column = place.column + slot.columns;
+      const bool inside = row >= 0 && row < planes_.rows && column >= 0 && column < planes_.columns;
+      const int64_t code =
+          inside ? planes_.plane(slot.codebook)[row * planes_.columns + column]
+                 : embedding.codebook_size;
+      memcpy(x, embedding.values.data() + code * embedding.width, embedding.width);
+      x += embedding.width;
+    }
+    places_[count_++] = place;
+  }
+
+  // From the contexts to what predicts: groups, or codes where there are none.
+  void evaluate() {
+    for (const PackedLayer& layer : network_.hidden_) {
+      dense(layer, x_.data(), count_);
+      kernel_.activate(y_.data(), count_ * layer.padded_out, layer.shift, x_.data());
+    }
+    const PackedLayer& first = network_.groups_ ? *network_.groups_ : network_.members_[0];
+    dense(first, x_.data(), count_);
+  }
+
+  // Codes one row's code; `known` is that code, or anything for a coder that finds it.
+  template <class Coder> uint32_t code(Coder& coder, int64_t row, uint32_t known) {
+    const Rank rank = network_.ranks_[known];
+    const int64_t at = places_[row].row * planes_.columns + places_[row].column;
+    int64_t group = 0;
+    const PackedLayer* members = &network_.members_[0];
+    const int32_t* y = y_.data() + row * members->padded_out;
+    if (network_.groups_) {
+      const PackedLayer& groups = *network_.groups_;
+      group = outcome(coder, groups, y_.data() + row * groups.padded_out, at, rank.group);
+      members = &network_.members_[group];
+      Buffer<int32_t>& outputs = member_outputs_;
+      if (!outputs.size()) outputs = Buffer<int32_t>(network_.members_[0].padded_out);
+      kernel_.dense(x_.data() + row * members->padded_in, 1, members->padded_in,
+                    members->weights.data(), members->bias.data(), members->padded_out,
+                    outputs.data());
+      y = outputs.data();
+    }
+    const int64_t member = outcome(coder, *members, y, at, rank.member);
+    return network_.order_[group * network_.group_size_ + member];
+  }
+
+  void clear() { count_ = 0; }
+
+ private:
+  void dense(const PackedLayer& layer, const uint8_t* x, int64_t rows) {
+    kernel_.dense(x, rows, layer.padded_in, layer.weights.data(), layer.bias.data(),
+                  layer.padded_out, y_.data());
+  }
+
+  template <class Coder>
+  int64_t outcome(Coder& coder, const PackedLayer& layer, const int32_t* y, int64_t at,
+                  int64_t known) {
+    const uint32_t total = kernel_.weigh(y, layer.out, layer.shift, weights_.data());
+    return coder.outcome(kernel_, weights_.data(), total, at, known);
+  }
+
+  const PriorNetwork& network_;
+  const Planes planes_;
+  const PriorKernel& kernel_;
+  Buffer<uint8_t> x_;
+  Buffer<int32_t> y_, member_outputs_;
+  Buffer<uint32_t> weights_;
+  Place places_[kRows];
+  int64_t count_ = 0;
+};
+
+// Positions of one front (2 * row + column) do not depend on one another.
+template <class Coder>
+void PriorNetwork::run(Planes planes, const PriorKernel& kernel, Coder& coder) const {
+  Rows rows(*this, planes, kernel);
+  const uint32_t* known = planes.plane(planes.q);
+  auto flush = [&] {
+    if (!rows.count()) return;
+    rows.evaluate();
+    for (int64_t r = 0; r < rows.count(); ++r) {
+      const int64_t at = rows.place(r).row * planes.columns + rows.place(r).column;
+      const uint32_t code = rows.code(coder, r, Coder::knows_codes ? known[at] : 0);
+      if constexpr (!Coder::knows_codes) coder.codes[at] = code;
+    }
+    rows.clear();
+  };
+  const int64_t last = 2 * (planes.rows - 1) + planes.columns - 1;
+  for (int64_t front = 0; front <= last; ++front) {
+    const int64_t first_row = std::max<int64_t>(0, (front - planes.columns + 2) / 2);
+    const int64_t last_row = std::min(planes.rows - 1, front / 2);
+    for (int64_t row = first_row; row <= last_row; ++row) {
+      rows.add({static_cast<int32_t>(row), static_cast<int32_t>(front - 2 * row)});
+      if (rows.full()) flush();
+    }
+    if (!Coder::knows_codes) flush();
+  }
+  flush();
+}
+
+std::vector<uint8_t> PriorNetwork::encode(Planes planes, const PriorKernel& kernel) const {
+  Encode coder;
+  run(planes, kernel, coder);
+  return coder.coder.finish();
+}
+
+bool PriorNetwork::decode(Planes planes, const uint8_t* bytes, int64_t count,
+                          const PriorKernel& kernel, uint32_t* codes) const {
+  Decode coder{RangeDecoder(bytes, count), codes};
+  run(planes, kernel, coder);
+  return !coder.coder.has_rest();
+}
+
+void PriorNetwork::weights(Planes planes, const PriorKernel& kernel, uint32_t* weights) const {
+  for (int64_t i = 0; i < planes.size(); ++i) {
+    weights[i * 4] = groups_ ? 0 : 1;
+    weights[i * 4 + 1] = 1;
+  }
+  Weigh coder{weights, groups_ != nullptr};
+  run(planes, kernel, coder);
+}
+
+}  // namespace vqtok

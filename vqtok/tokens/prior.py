@@ -1,0 +1,350 @@
+"""A learned prior over codes that is exact on every machine: prior.safetensors.
+
+The file and the arithmetic are defined in FORMAT.md, section "Priors".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from vqtok.errors import DataError
+from vqtok.files import atomic_write
+from vqtok.ops import entropy
+from vqtok.ops.prior import Layer, Network, Networks
+from vqtok.tokens.header import DIMS, dump_json, parse_json
+from vqtok.tokens.models import grid_of
+
+PRIOR = "prior.safetensors"
+FORMAT = "vqtok.prior"
+FORMAT_VERSION = 1
+
+MAX_BYTES = 1 << 27
+MAX_OFFSET = 8
+MAX_SLOTS = 64
+MAX_WIDTH = 4096
+MAX_OUTCOMES = 4096
+MAX_HIDDEN = 8
+MAX_SHIFT = 24
+MAX_BIAS = 1 << 30
+
+
+class Prior:
+    """What codes are likely, given those around them.
+
+    Args:
+        tensors: numpy arrays as FORMAT.md names them.
+        codebook_sizes: K of each codebook, each in [1, 2**20].
+        modality: "image" or "audio".
+        tokenizer: fingerprint of the tokenizer whose codes it was trained on.
+        training: how it came about, JSON types only.
+
+    Raises ValueError that says what is wrong with the arguments.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        *,
+        codebook_sizes: Sequence[int],
+        modality: str,
+        tokenizer: str,
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.codebook_sizes = tuple(codebook_sizes)
+        self.modality = modality
+        self.tokenizer = tokenizer
+        self.training = dict(training or {})
+        self.tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        if modality not in DIMS or not isinstance(tokenizer, str):
+            raise ValueError(f"modality {modality!r} or tokenizer {tokenizer!r} are malformed")
+        sizes = self.codebook_sizes
+        if not sizes or not all(
+            type(size) is int and 1 <= size <= entropy.MAX_CODEBOOK_SIZE for size in sizes
+        ):
+            raise ValueError(
+                f"codebook_sizes must be integers in [1, {entropy.MAX_CODEBOOK_SIZE}], got {sizes}"
+            )
+        self._networks = _Checker(self.tensors, sizes).networks()
+
+    def __repr__(self) -> str:
+        return f"Prior(codebook_sizes={self.codebook_sizes}, digest={self.digest[:12]!r})"
+
+    @classmethod
+    def load(cls, path: Path | str) -> Prior:
+        """Read a file; DataError naming it when it is not a well-formed prior."""
+        path = Path(path)
+        try:
+            size = path.stat().st_size
+            data = path.read_bytes() if size <= MAX_BYTES else b""
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: {size} bytes are too many for a prior")
+        return cls.from_bytes(data, str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Prior:
+        """As :meth:`load`; ``where`` names the file in errors."""
+        try:
+            tensors = load(data)
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{where}: not a safetensors file ({error})") from error
+        head = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], where)
+        value = parse_json((head.get("__metadata__") or {}).get("vqtok", "null").encode(), where)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise DataError(f"{where}: not a prior of vqtok (no {FORMAT!r} header)")
+        if value.get("format_version") != FORMAT_VERSION:
+            raise DataError(
+                f"{where}: prior format version {value.get('format_version')!r} is not readable by "
+                f"this vqtok (it knows version {FORMAT_VERSION}): install a newer vqtok"
+            )
+        try:
+            prior = cls(
+                tensors,
+                **{key: value[key] for key in ("codebook_sizes", "modality", "tokenizer")},
+                training=value.get("training"),
+            )
+        except KeyError as error:
+            raise DataError(f"{where}: the header lacks {error}") from error
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{where}: {error}") from error
+        prior._data = data
+        return prior
+
+    @cached_property
+    def _data(self) -> bytes:
+        header = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "tokenizer": self.tokenizer,
+            "codebook_sizes": list(self.codebook_sizes),
+            "modality": self.modality,
+            "training": self.training,
+        }
+        return save(self.tensors, {"vqtok": dump_json(header).decode()})
+
+    def to_bytes(self) -> bytes:
+        """The file; the same arguments give the same bytes."""
+        return self._data
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, whole or not at all."""
+        with atomic_write(Path(path)) as file:
+            file.write(self.to_bytes())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file in hexadecimal: what token files name."""
+        return hashlib.sha256(self._data).hexdigest()
+
+    def encode(self, codes: NDArray[Any]) -> list[bytes]:
+        """The streams of codes [*dims, q], of the first q codebooks, each in [0, K)."""
+        return self.encode_planes(self._planes(codes))
+
+    def decode(self, streams: Sequence[bytes], dims: tuple[int, ...]) -> NDArray[np.int64]:
+        """Codes int64 [*dims, q] from q streams; ValueError for streams that no encoder makes."""
+        planes = np.zeros((len(streams), *grid_of(dims)), np.uint32)
+        for q, stream in enumerate(streams):
+            self.decode_plane(planes, q, stream)
+        return _codes(planes, dims)
+
+    def costs(self, codes: NDArray[Any]) -> NDArray[np.float64]:
+        """What each of the codes [*dims, q] costs, in bits: float64 of the same shape."""
+        weights = self._networks.weights(self._planes(codes)).astype(np.float64)
+        bits = np.log2(weights[..., 1] / weights[..., 0] * (weights[..., 3] / weights[..., 2]))
+        return np.ascontiguousarray(np.moveaxis(bits, 0, -1)).reshape(codes.shape)
+
+    def sample(
+        self, dims: tuple[int, ...], num_codebooks: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Codes int64 [*dims, num_codebooks] drawn from the prior: what random bytes decode to."""
+        planes = np.zeros((num_codebooks, *grid_of(dims)), np.uint32)
+        for q in range(num_codebooks):
+            # a code is two symbols at most, of 31 bits at most
+            self._networks.decode(planes, q, rng.bytes(8 * math.prod(dims) + 8))
+        return _codes(planes, dims)
+
+    def encode_planes(self, planes: entropy.Planes) -> list[bytes]:
+        """The streams of planes uint32 [q, rows, columns], codes in range."""
+        return self._networks.encode(np.ascontiguousarray(planes))
+
+    def decode_plane(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
+        """Fill plane q, those before it being known; ValueError for what no encoder makes."""
+        if not self._networks.decode(planes, q, stream) or stream.endswith(b"\0"):
+            raise ValueError(f"the stream of codebook {q} has bytes left over")
+
+    def _planes(self, codes: NDArray[Any]) -> entropy.Planes:
+        *dims, count = codes.shape
+        if not 1 <= count <= len(self.codebook_sizes) or not dims or 0 in codes.shape:
+            raise ValueError(
+                f"codes have shape {list(codes.shape)}, expected [..., q] with q at most "
+                f"{len(self.codebook_sizes)}"
+            )
+        planes = np.moveaxis(codes, -1, 0).reshape(count, *grid_of(dims))
+        for q, plane in enumerate(planes):
+            if plane.min() < 0 or plane.max() >= self.codebook_sizes[q]:
+                raise ValueError(
+                    f"codes of codebook {q} span [{plane.min()}, {plane.max()}], K is "
+                    f"{self.codebook_sizes[q]}"
+                )
+        return np.ascontiguousarray(planes, np.uint32)
+
+
+def _codes(planes: entropy.Planes, dims: Sequence[int]) -> NDArray[np.int64]:
+    codes = np.moveaxis(planes, 0, -1).reshape(*dims, len(planes))
+    return np.ascontiguousarray(codes, np.int64)
+
+
+class _Checker:
+    """Reads networks out of tensors; every complaint is a ValueError that names the tensor."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], sizes: Sequence[int]) -> None:
+        self._tensors, self._sizes = tensors, sizes
+        self._left = set(tensors)
+
+    def networks(self) -> Networks:
+        embeddings = {c: self._embedding(c) for c in range(len(self._sizes))}
+        known = {c: table for c, table in embeddings.items() if table is not None}
+        networks = tuple(self._network(q, known) for q in range(len(self._sizes)))
+        if self._left:
+            raise ValueError(f"tensor {min(self._left)!r} is not part of a prior")
+        return Networks(known, networks)
+
+    def _take(self, name: str, dtype: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ValueError(f"tensor {name!r} is missing")
+        self._left.discard(name)
+        fits = tensor.ndim == len(shape) and all(
+            have == want if want is not None else 1 <= have <= MAX_WIDTH
+            for have, want in zip(tensor.shape, shape, strict=True)
+        )
+        if tensor.dtype != dtype or not fits:
+            wanted = ", ".join(f"1 to {MAX_WIDTH}" if n is None else str(n) for n in shape)
+            raise ValueError(
+                f"tensor {name!r} is {tensor.dtype} {list(tensor.shape)}, expected {dtype} "
+                f"[{wanted}]"
+            )
+        return tensor
+
+    def _embedding(self, codebook: int) -> NDArray[np.uint8] | None:
+        name = f"embedding.{codebook}"
+        if name not in self._tensors:
+            return None
+        table = self._take(name, "uint8", (self._sizes[codebook] + 1, None))
+        if table.max() > 127:
+            raise ValueError(f"tensor {name!r} has values above 127")
+        return table
+
+    def _network(self, q: int, embeddings: Mapping[int, NDArray[np.uint8]]) -> Network:
+        context = self._context(q, embeddings)
+        width = sum(embeddings[c].shape[1] for c in context[:, 0].tolist())
+        if width > MAX_WIDTH:
+            raise ValueError(f"the contexts of network {q} are {width} wide, over {MAX_WIDTH}")
+        grouped = f"{q}.order" in self._tensors
+        shifts = self._tensors.get(f"{q}.shifts", np.zeros(0, np.int32))
+        depth = len(shifts) - (2 if grouped else 1) if shifts.ndim == 1 else 0
+        shifts = self._take(f"{q}.shifts", "int32", (None,))
+        if not 1 <= depth <= MAX_HIDDEN:
+            raise ValueError(f"network {q} has {depth} hidden layers, not 1 to {MAX_HIDDEN}")
+        if shifts.min() < 0 or shifts.max() > MAX_SHIFT or 0 in shifts[:depth]:
+            raise ValueError(f"the shifts of network {q}, {shifts.tolist()}, are out of range")
+        hidden = []
+        for level in range(depth):
+            layer = self._layer(f"{q}.hidden.{level}", None, width, int(shifts[level]))
+            hidden.append(layer)
+            width = len(layer.bias)
+        size = self._sizes[q]
+        output = self._layer(f"{q}.output", size, width, int(shifts[depth]))
+        groups = order = None
+        if grouped:
+            groups = self._layer(f"{q}.groups", None, width, int(shifts[-1]))
+            order = self._take(f"{q}.order", "int32", (size,))
+            if not np.array_equal(np.sort(order), np.arange(size)):
+                raise ValueError(f"tensor '{q}.order' is not a permutation of the codes")
+        network = Network(context, tuple(hidden), output, groups, order)
+        if network.group_size > MAX_OUTCOMES:
+            raise ValueError(
+                f"network {q} chooses among {network.group_size} codes, at most {MAX_OUTCOMES} "
+                "can be: cut them into groups"
+            )
+        if groups is not None and -(-size // network.group_size) != len(groups.bias):
+            raise ValueError(
+                f"{size} codes do not fill the {len(groups.bias)} groups of network {q}"
+            )
+        return network
+
+    def _context(self, q: int, embeddings: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.int32]:
+        context: NDArray[np.int32] = self._take(f"{q}.context", "int32", (None, 3))
+        if len(context) > MAX_SLOTS:
+            raise ValueError(f"network {q} has {len(context)} contexts, at most {MAX_SLOTS}")
+        for codebook, rows, columns in context.tolist():
+            known = codebook < q or (codebook == q and 2 * rows + columns < 0)
+            near = abs(rows) <= MAX_OFFSET and abs(columns) <= MAX_OFFSET
+            if not (codebook >= 0 and known and near):
+                raise ValueError(
+                    f"network {q} cannot see codebook {codebook} at ({rows}, {columns})"
+                )
+            if codebook not in embeddings:
+                raise ValueError(f"tensor 'embedding.{codebook}' is missing")
+        return context
+
+    def _layer(self, name: str, out: int | None, width: int, shift: int) -> Layer:
+        bias = self._take(f"{name}.bias", "int32", (out,))
+        weight = self._take(f"{name}.weight", "int8", (len(bias), width))
+        if weight.min() < -127 or bias.min() < -MAX_BIAS or bias.max() > MAX_BIAS:
+            raise ValueError(f"the values of {name!r} are out of range")
+        return Layer(weight, bias, shift)
+
+
+# --- Finding the prior that a dataset names ------------------------------------------------------
+
+_loaded: dict[str, Prior] = {}
+
+
+def bundled_priors() -> list[Path]:
+    """The priors of the tokenizers that come with vqtok."""
+    root = Path(str(resources.files("vqtok") / "pretrained"))
+    return sorted(root.glob(f"*/{PRIOR}"))
+
+
+def is_bundled(prior: Prior) -> bool:
+    """Whether this prior comes with vqtok, so that a dataset need not hold it."""
+    return any(_digest(path) == prior.digest for path in bundled_priors())
+
+
+def find_prior(digest: str, folder: Path) -> Prior:
+    """The prior of this digest, from the dataset ``folder`` or from those that come with vqtok.
+
+    Raises DataError that names the prior that is wanted, and the one that is there instead.
+    """
+    if digest not in _loaded:
+        own = folder / PRIOR
+        for path in (own, *bundled_priors()):
+            if path.is_file() and _digest(path) == digest:
+                _loaded[digest] = Prior.load(path)
+                break
+        else:
+            there = f"is another, {_digest(own)[:12]}" if own.is_file() else "is not there"
+            raise DataError(
+                f"{own} {there}; these codes need the prior {digest[:12]}: copy the {PRIOR} of "
+                "their tokenizer, or of the dataset they came with, to that place"
+            )
+    return _loaded[digest]
+
+
+def _digest(path: Path) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
