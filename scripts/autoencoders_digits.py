@@ -35,7 +35,7 @@ SIGMA = 0.3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--only", nargs="*", default=["denoising", "sparse", "contractive"])
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,14 +97,14 @@ def sparse(train: Tensor, test: Tensor, args: argparse.Namespace) -> None:
     pca = PCA.fit(train, 8)
     errors = [float((pca.reconstruct(x) - x).square().mean() / variance) for x in (train, test)]
     print(f"  {'PCA, 8 components':30} {errors[0]:16.4f} {errors[1]:16.4f} {8:5.1f}")
-    for atoms in (128, 256, 512):
+    for atoms in (None, 128, 512):
         for revive in (True, False):
             rows = []
             for seed in range(args.seeds):
                 model = variant("sparse", (64,), code_size=atoms, k=8, scaling="none")
                 if not revive:
                     model.loss_weights["aux_k"] = 0.0
-                config = default_config(steps=args.steps, learning_rate=3e-3, seed=seed)
+                config = default_config(steps=args.steps, seed=seed)
                 model = fit(model, train, config, held_out=0.0).model
                 codes = model.transform(train)
                 rows.append(
@@ -118,7 +118,8 @@ def sparse(train: Tensor, test: Tensor, args: argparse.Namespace) -> None:
                     ]
                 )
             columns = list(zip(*rows, strict=True))
-            label = f"{atoms} latents{'' if revive else ', no aux-k'}"
+            label = f"{codes.shape[1]} latents{'' if revive else ', no aux-k'}"
+            label += "" if atoms else " (default)"
             print(
                 f"  {label:30} {summary(columns[0], 4)} {summary(columns[1], 4)} "
                 f"{statistics.mean(columns[2]):5.1f} {statistics.mean(columns[3]):6.1%}",

@@ -472,3 +472,17 @@ def test_the_bundled_models_config_is_still_spelt_the_same():
     assert torch.equal(result.losses["reconstruction"], expected)
     weighted = expected + 0.025 * quantized.losses["commitment"]
     torch.testing.assert_close(model.total_loss(result.losses), weighted)
+
+
+def test_a_dictionary_starts_from_samples():
+    torch.manual_seed(0)
+    encoder, decoder = DictionaryEncoder((4,), 8), DictionaryDecoder((4,), 8)
+    samples = torch.randn(30, 4) * torch.tensor([5.0, 0.1, 0.1, 0.1]) + 3
+    decoder.start_from(samples)
+    torch.testing.assert_close(decoder.atoms.norm(dim=1), torch.ones(8))
+    along = decoder.atoms[:, 0].abs()
+    assert number(along.median()) > 0.9  # the samples differ along the first axis
+    decoder.start_from(samples[:3])  # fewer samples than atoms
+    assert len(decoder.atoms.detach().round(decimals=4).unique(dim=0)) == 8
+    decoder.pair(encoder)
+    assert torch.equal(encoder.layer.weight, decoder.atoms)

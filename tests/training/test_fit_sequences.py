@@ -142,9 +142,9 @@ def test_wrong_data(data, message):
 
 def test_wrong_models_and_settings():
     model = seq2seq_rnn((24, 2), SMALL)
-    with pytest.raises(UsageError, match="the data have 1 channels, the model has 2"):
+    with pytest.raises(UsageError, match="1 channels, the model is of 2 channels"):
         fit_sequences(model, waves(channels=1))
-    with pytest.raises(UsageError, match="texts need symbols=257, the model has None"):
+    with pytest.raises(UsageError, match="texts need symbols=257, the model is of real values"):
         fit_sequences(model, WORDS)
     with pytest.raises(UsageError, match=r"settings \['latents'\] need the name"):
         fit_sequences(model, waves(), latents=3)

@@ -75,23 +75,32 @@ def convolutional(shape: Shape, options: Options) -> Autoencoder:
     return compose(shape, options, IdentityBottleneck(dim), stack="conv")
 
 
-def sparse(shape: Shape, options: Options, *, k: int = 8, activity: str = "top_k") -> Autoencoder:
+def sparse(
+    shape: Shape,
+    options: Options,
+    *,
+    k: int = 8,
+    activity: str = "top_k",
+    corruption: float = 0.05,
+) -> Autoencoder:
     """Many latents, few active: a TopK dictionary that revives dead atoms, or the classic
     penalties on a sigmoid layer.
 
     Args:
         k: active latents per sample (``top_k``).
         activity: "top_k", "l1" or "kl_rho".
+        corruption: standard deviation of noise, unless the options choose one: with ``top_k`` it
+            keeps a large dictionary from learning small data by heart.
     """
-    dim = options.code_size or 8 * min(256, math.prod(shape))
+    dim = options.code_size or 4 * min(512, math.prod(shape))
     if activity == "top_k":
         return Autoencoder(
             DictionaryEncoder(shape, dim),
             TopK(dim, k),
             DictionaryDecoder(shape, dim),
-            corruption=corruption_of(options),
+            corruption=corruption_of(options) or GaussianNoise(corruption),
             likelihood=likelihood_of(options),
-            penalties=[AuxK(max(1, dim // 2))],
+            penalties=[AuxK(k)],
             loss_weights={"aux_k": math.prod(shape) / 32},
             scaling=scaling_of(shape, options),
         )

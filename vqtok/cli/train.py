@@ -18,7 +18,7 @@ _VARIANTS = (
     "vanilla",
     "undercomplete",
     "convolutional",
-    "sparse          k, activity (top_k, l1, kl_rho)",
+    "sparse          k, corruption, activity (top_k, l1, kl_rho)",
     "denoising       corruption",
     "contractive     weight",
     "vae             beta, warmup, free_bits",

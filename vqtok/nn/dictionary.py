@@ -58,6 +58,20 @@ class DictionaryDecoder(Stack):
         self.bias = nn.Parameter(torch.zeros(math.prod(shape)))
 
     @torch.no_grad()
+    def start_from(self, samples: Tensor) -> None:
+        """Point atoms to samples, float [N, *shape], from their mean: then fewer of them die.
+
+        Each gets some noise, drawn from torch's global generator, so that none is like another.
+        """
+        rows = samples.flatten(1).float()
+        chosen = torch.randint(len(rows), (self.dim,))
+        if self.dim <= len(rows):
+            chosen = torch.randperm(len(rows))[: self.dim]
+        spread = rows.var(0).mean().sqrt() if len(rows) > 1 else 1.0
+        noise = 0.2 * spread * torch.randn(self.atoms.shape)
+        self.atoms.copy_(F.normalize(rows[chosen] - rows.mean(0) + noise, dim=1))
+
+    @torch.no_grad()
     def pair(self, encoder: nn.Module) -> None:
         """Start an encoder as the transpose of these atoms."""
         if isinstance(encoder, DictionaryEncoder):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder
 from vqtok.autoencoders.scalings import Scaling
+from vqtok.nn import DictionaryDecoder
 from vqtok.training.task import Inputs, Outcome, Task
 
 
@@ -31,6 +32,9 @@ class AutoencodingTask(Task):
     def prepare(self, model: Autoencoder) -> None:
         if self.scaling is not None and model.scaling is not None:
             model.scaling.load_state_dict(self.scaling.state_dict())
+        if isinstance(model.decoder, DictionaryDecoder):
+            model.decoder.start_from(model.scaled(self.sample.values))
+            model.decoder.pair(model.encoder)
 
     def inputs(self, batch: Any, device: torch.device) -> Inputs:
         if isinstance(batch, Tensor):

@@ -225,10 +225,12 @@ def _check(model: Autoencoder, sequences: list[Steps], text: bool) -> None:
     if not isinstance(decoder, SequenceDecoder):
         raise UsageError(f"{model.name} is not made of sequence stacks")
     if text and decoder.symbols != TEXT_SYMBOLS:
-        raise UsageError(f"texts need symbols={TEXT_SYMBOLS}, the model has {decoder.symbols}")
+        own = "real values" if decoder.symbols is None else f"{decoder.symbols} symbols"
+        raise UsageError(f"texts need symbols={TEXT_SYMBOLS}, the model is of {own}")
     if not text and decoder.channels != sequences[0].shape[1]:
+        own = "symbols" if decoder.channels is None else f"{decoder.channels} channels"
         raise UsageError(
-            f"the data have {sequences[0].shape[1]} channels, the model has {decoder.channels}"
+            f"the data are numbers of {sequences[0].shape[1]} channels, the model is of {own}"
         )
 
 
