@@ -29,6 +29,8 @@ VERBS = {
     "convert": "vqtok.cli.convert",
     "train": "vqtok.cli.train",
     "import": "vqtok.cli.import_",
+    "train-prior": "vqtok.cli.train_prior",
+    "sample": "vqtok.cli.sample",
 }
 
 FAILED = 1

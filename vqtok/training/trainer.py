@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +13,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vqtok._version import __version__
 from vqtok.autoencoders import Autoencoder, build_autoencoder
 from vqtok.errors import UsageError
 from vqtok.files import remove_temporaries
@@ -29,6 +26,7 @@ from vqtok.training.interrupt import deferred_interrupt
 from vqtok.training.metrics import append_line, as_json, forget_after, summary
 from vqtok.training.photos import PhotoTask
 from vqtok.training.players import Player, model_optimizer
+from vqtok.training.provenance import provenance
 from vqtok.training.ranks import average_gradients, this_rank, wait_for_all, world_size
 from vqtok.training.task import Outcome, Task
 
@@ -295,11 +293,7 @@ class Trainer:
         return {
             **self.run_description,
             "step": self.step,
-            "vqtok": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": _machine(),
-            "threads": torch.get_num_threads(),
+            **provenance(),
         }
 
 
@@ -314,14 +308,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             short = key in ("model", "data")
             changes.append(f"another {key}" if short else f"{key} {now!r} instead of {before!r}")
     return sorted(changes)
-
-
-def _machine() -> str:
-    model = platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-        model = names[0] if names else model
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} cores"

@@ -1,0 +1,229 @@
+"""Training a float twin, rounding it, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqtok.errors import UsageError
+from vqtok.tokens.prior import Prior
+from vqtok.training.prior.grids import Grids
+from vqtok.training.prior.plan import DEFAULT_BYTES, PriorPlan, plan_prior
+from vqtok.training.prior.twin import FloatTwin
+from vqtok.training.provenance import provenance
+
+if TYPE_CHECKING:
+    from vqtok.tokenizer import Tokenizer
+
+_ROUNDED_SHARE = 0.15  # of the steps, the last ones
+_ROUNDED_RATE = 0.1  # of the peak learning rate, where they begin
+_HELD_OUT = 0.05  # of the samples, where there are none for validation
+_WARMUP = 200
+_JUDGED = 50_000  # positions of validation that are enough
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """How to train a prior.
+
+    Attributes:
+        steps: optimizer steps; the last 15% are with rounded numbers.
+        batch_size: positions in a step, drawn from all samples.
+        learning_rate: the peak.
+        seed: of the start, of the batches, and of which samples are held out.
+        max_bytes: of the file.
+        autocast: compute in bfloat16.
+    """
+
+    steps: int = 6000
+    batch_size: int = 2048
+    learning_rate: float = 3e-3
+    seed: int = 0
+    max_bytes: int = DEFAULT_BYTES
+    autocast: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "max_bytes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UsageError(f"learning_rate must be positive, not {self.learning_rate}")
+
+
+def train_prior(
+    tokenizer: Tokenizer,
+    samples: Sequence[NDArray[np.integer]],
+    config: PriorConfig | None = None,
+    validation: Sequence[NDArray[np.integer]] | None = None,
+    progress: Callable[[int, float], object] | None = None,
+) -> Prior:
+    """Train the prior of a tokenizer on codes that it made.
+
+    Args:
+        tokenizer: whose codes they are.
+        samples: integer [A, B, Q] each.
+        config: how.
+        validation: samples to judge by. Default: a twentieth of ``samples``, which is not trained
+            on then.
+        progress: called after every step with its number from 1 and its bits per code.
+
+    Returns:
+        The integer prior. ``prior.training`` says how it came about; its ``bits_per_code`` holds
+        lists by codebook, of the validation samples: ``fixed`` width, ``order0`` (the training
+        codes' frequencies, one added to each), ``float`` (the twin before rounding) and
+        ``integer``.
+
+    Raises:
+        UsageError: too few samples, or no prior of that size fits these codebooks.
+    """
+    config = config or PriorConfig()
+    sizes = tokenizer.codebook_sizes
+    plan = plan_prior(sizes, tokenizer.modality, config.max_bytes)
+    train, held = (samples, validation) if validation else _split(samples, config.seed)
+    torch.manual_seed(config.seed)
+    twin = FloatTwin(plan, codebook_vectors(tokenizer))
+    trained, judged = Grids(train, sizes), Grids(held, sizes)
+    if not len(trained) or not len(judged):
+        raise UsageError("there are no codes to learn from, or none to judge by")
+    float_bits: list[float] = []
+
+    def rounding() -> None:
+        float_bits.extend(mean_bits(twin, judged, _JUDGED))
+        twin.round()
+
+    fit_twin(twin, trained, config, rounding, progress)
+    bits: dict[str, Any] = {
+        "fixed": [max(1, (size - 1).bit_length()) for size in sizes],
+        "order0": _order0(trained, judged, plan),
+        "float": float_bits,
+    }
+    facts: dict[str, Any] = {
+        "samples": trained.samples,
+        "positions": len(trained),
+        "validation_samples": judged.samples,
+        **asdict(config),
+        "bits_per_code": bits,
+        **provenance(),
+    }
+    integers = twin.tensors()
+    form = {
+        "codebook_sizes": sizes,
+        "modality": tokenizer.modality,
+        "tokenizer": tokenizer.fingerprint,
+    }
+    prior = Prior(integers, **form, training={})
+    bits["integer"] = prior_bits(prior, held, _JUDGED)
+    bits.update({key: [round(float(b), 4) for b in value] for key, value in bits.items()})
+    return Prior(integers, **form, training=facts)
+
+
+def fit_twin(
+    twin: FloatTwin,
+    grids: Grids,
+    config: PriorConfig,
+    rounding: Callable[[], None],
+    progress: Callable[[int, float], object] | None = None,
+) -> None:
+    """Train a twin in place: first in floats, then, after ``rounding()``, with rounded numbers."""
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(
+        twin.parameters(),
+        lr=config.learning_rate,
+        weight_decay=0.0,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    first_rounded = config.steps - max(1, round(config.steps * _ROUNDED_SHARE))
+    for step in range(config.steps):
+        if step == first_rounded:
+            rounding()
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, first_rounded, config)
+        index = torch.randint(len(grids), (config.batch_size,), generator=generator)
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for q in range(len(twin.networks)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
+                loss = twin.bits(grids, index, q).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        optimizer.step()
+        twin.clip()
+        if progress is not None:
+            progress(step + 1, total / len(twin.networks))
+
+
+def _rate(step: int, first_rounded: int, config: PriorConfig) -> float:
+    """Warm-up and half a cosine in floats, then a straight line down to zero."""
+    if step >= first_rounded:
+        left = (config.steps - step) / (config.steps - first_rounded)
+        return config.learning_rate * _ROUNDED_RATE * left
+    warm = min(1.0, (step + 1) / min(_WARMUP, first_rounded))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / first_rounded))
+    return config.learning_rate * warm * (0.02 + 0.98 * cosine)
+
+
+@torch.no_grad()
+def mean_bits(twin: FloatTwin, grids: Grids, limit: int | None = None) -> list[float]:
+    """Bits per code of each codebook, over all positions or the first ``limit``."""
+    count = min(len(grids), limit or len(grids))
+    totals = [0.0] * len(twin.networks)
+    for index in torch.arange(count).split(_CHUNK):
+        for q in range(len(totals)):
+            totals[q] += float(twin.bits(grids, index, q).double().sum())
+    return [total / max(1, count) for total in totals]
+
+
+def prior_bits(
+    prior: Prior, samples: Sequence[NDArray[np.integer]], limit: int | None = None
+) -> list[float]:
+    """Bits per code of each codebook under the integer model, over whole samples.
+
+    ``limit``: no further sample is begun after so many positions.
+    """
+    total, count = np.zeros(len(prior.codebook_sizes)), 0
+    for codes in samples:
+        if limit is not None and count >= limit:
+            break
+        total += prior.costs(codes).sum((0, 1))
+        count += codes.shape[0] * codes.shape[1]
+    return [float(bits) for bits in total / max(1, count)]
+
+
+def codebook_vectors(tokenizer: Tokenizer) -> list[Tensor]:
+    """What each codebook's codes mean to the decoder: float32 [K, D], the others' codes at 0."""
+    quantizer = tokenizer.autoencoder.quantizer
+    found = []
+    for c, size in enumerate(tokenizer.codebook_sizes):
+        codes = torch.zeros(size, c + 1, dtype=torch.int64, device=tokenizer.device)
+        codes[:, c] = torch.arange(size)
+        found.append(quantizer.embed(codes).float().cpu())
+    return found
+
+
+def _order0(trained: Grids, judged: Grids, plan: PriorPlan) -> list[float]:
+    found = []
+    for q, size in enumerate(plan.codebook_sizes):
+        counts = trained.counts(q, size).double() + 1
+        codes = judged.codes(torch.arange(len(judged)), q)
+        found.append(float(-(counts / counts.sum()).log2()[codes].mean()))
+    return found
+
+
+def _split(
+    samples: Sequence[NDArray[np.integer]], seed: int
+) -> tuple[list[NDArray[np.integer]], list[NDArray[np.integer]]]:
+    """Samples to train on and samples to judge by, at least one of each."""
+    if len(samples) < 2:
+        raise UsageError(f"a prior needs at least two samples to learn from, not {len(samples)}")
+    order = np.random.default_rng(seed).permutation(len(samples))
+    held = max(1, round(len(samples) * _HELD_OUT))
+    return [samples[i] for i in order[held:]], [samples[i] for i in order[:held]]

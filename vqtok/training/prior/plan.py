@@ -1,0 +1,147 @@
+"""What a prior looks at and how wide it is, for any codebooks and any size of file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqtok.errors import UsageError
+
+Context = tuple[int, int, int]
+"""(codebook, offset along the first axis, offset along the second) from the code predicted."""
+
+MAX_OUTCOMES = 4096
+"""Most codes that one softmax tells apart; a larger codebook is cut into groups."""
+DEFAULT_BYTES = 1_000_000
+
+_OWN = {
+    "image": ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)),
+    "audio": ((-1, 0), (-2, 0), (-3, 0), (0, -1)),
+}
+_CLOSEST = {"image": 4, "audio": 2}
+# An earlier codebook is known everywhere, so contexts may also lie ahead: codebook q - 1, then
+# q - 2, and so on; the last entry stands for all that are earlier still.
+_EARLIER: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
+    "image": (
+        ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)),
+        ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)),
+        ((0, 0),),
+    ),
+    "audio": (
+        ((0, 0), (1, 0), (-1, 0)),
+        ((0, 0), (1, 0), (-1, 0)),
+        ((0, 0),),
+    ),
+}
+# Widths of embeddings, of the hidden layers, from generous to tiny: the first that fits is taken.
+_WIDTHS = (
+    (48, 256, 192),
+    (32, 256, 128),
+    (32, 192, 128),
+    (32, 160, 128),
+    (32, 128, 128),
+    (32, 96, 96),
+    (32, 96, 64),
+    (32, 64, 64),
+    (24, 96, 64),
+    (16, 96, 64),
+    (16, 64, 64),
+    (16, 64, 32),
+    (8, 32, 32),
+    (8, 32, 16),
+    (4, 16, 8),
+)
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """The network of one codebook.
+
+    Attributes:
+        contexts: (codebook, da, db) of each code that it sees.
+        hidden: widths of the hidden layers.
+        groups: into how many groups the codes are cut; 0 where one softmax does.
+    """
+
+    contexts: tuple[Context, ...]
+    hidden: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True)
+class PriorPlan:
+    """A prior before it is trained.
+
+    Attributes:
+        codebook_sizes: K of each of the Q codebooks.
+        modality: "image" or "audio".
+        width: of the embeddings.
+        networks: one for each codebook.
+    """
+
+    codebook_sizes: tuple[int, ...]
+    modality: str
+    width: int
+    networks: tuple[NetworkPlan, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors in the file."""
+        used = {context[0] for network in self.networks for context in network.contexts}
+        total = sum((self.codebook_sizes[c] + 1) * self.width for c in used)
+        for size, network in zip(self.codebook_sizes, self.networks, strict=True):
+            widths = (len(network.contexts) * self.width, *network.hidden)
+            total += sum((a + 4) * b for a, b in zip(widths, widths[1:], strict=False))
+            total += (size + network.groups) * (widths[-1] + 4) + 4 * len(widths)
+            total += 12 * len(network.contexts) + (4 * size + 4 if network.groups else 0)
+        return total
+
+
+def plan_prior(
+    codebook_sizes: tuple[int, ...], modality: str, max_bytes: int = DEFAULT_BYTES
+) -> PriorPlan:
+    """The largest prior of the usual form whose tensors fit into ``max_bytes``.
+
+    Args:
+        codebook_sizes: K of each codebook.
+        modality: "image" or "audio".
+        max_bytes: of the file.
+
+    Raises:
+        UsageError: not even the smallest fits, or a codebook is beyond MAX_OUTCOMES**2 codes.
+    """
+    if max(codebook_sizes) > MAX_OUTCOMES**2:
+        raise UsageError(
+            f"a codebook of {max(codebook_sizes):,} codes is too large for a prior (at most "
+            f"{MAX_OUTCOMES**2:,}); --pack entropy works without one"
+        )
+    contexts = [contexts_of(q, modality) for q in range(len(codebook_sizes))]
+    for width, *hidden in _WIDTHS:
+        networks = tuple(
+            NetworkPlan(own, tuple(hidden), groups_of(size))
+            for own, size in zip(contexts, codebook_sizes, strict=True)
+        )
+        plan = PriorPlan(tuple(codebook_sizes), modality, width, networks)
+        if plan.num_bytes <= max_bytes:
+            return plan
+    raise UsageError(
+        f"no prior for codebooks of {', '.join(f'{size:,}' for size in codebook_sizes)} codes fits "
+        f"into {max_bytes:,} bytes; the smallest has {plan.num_bytes:,}"
+    )
+
+
+def contexts_of(q: int, modality: str) -> tuple[Context, ...]:
+    """The contexts of codebook ``q``, sorted by codebook."""
+    own = _OWN[modality][: None if q == 0 else _CLOSEST[modality]]
+    found = [(q, *offset) for offset in own]
+    for back in range(1, q + 1):
+        offsets = _EARLIER[modality][min(back, len(_EARLIER[modality])) - 1]
+        found += [(q - back, *offset) for offset in offsets]
+    return tuple(sorted(found, key=lambda context: context[0]))
+
+
+def groups_of(size: int) -> int:
+    """0 for a codebook that one softmax takes, else about the square root of its size."""
+    if size <= MAX_OUTCOMES:
+        return 0
+    groups = 1 << ((size - 1).bit_length() // 2)
+    return max(groups, -(-size // MAX_OUTCOMES))
