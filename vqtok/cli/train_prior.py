@@ -148,7 +148,7 @@ def read_codes(
 
 
 def _from_tokens(path: Path, tokenizer: Tokenizer, samples: list[Any], errors: list[str]) -> None:
-    from vqtok.errors import DataError
+    from vqtok.pipeline.samples import readable
     from vqtok.tokens import TokenReader
 
     tokens = TokenReader(path)
@@ -163,11 +163,11 @@ def _from_tokens(path: Path, tokenizer: Tokenizer, samples: list[Any], errors: l
             f"{path} holds {tokens.header.num_codebooks} of {tokenizer.num_codebooks} codebooks; "
             "a prior is trained on all of them (a prior for all serves fewer too)"
         )
-    for index in range(len(tokens)):
-        try:
-            samples.append(tokens[index].codes)
-        except DataError as error:
-            errors.append(str(error))
+    for _, sample in readable(tokens, None):
+        if isinstance(sample, str):
+            errors.append(sample)
+        else:
+            samples.append(sample.codes)
 
 
 def _from_files(
@@ -175,7 +175,7 @@ def _from_files(
 ) -> None:
     from vqtok.errors import DataError
     from vqtok.media.sources import list_sources
-    from vqtok.pipeline.encode import ENCODERS
+    from vqtok.pipeline.task import ENCODERS
 
     sources = list_sources(spec, tokenizer.modality)
     encode = ENCODERS[tokenizer.modality]
@@ -226,10 +226,10 @@ class _training_bar:  # noqa: N801
 
 def _lines(path: Path, facts: dict[str, Any], noun: str) -> list[str]:
     bits = facts["bits_per_code"]
+    learned = f"{facts['positions']:,} positions of {plural(facts['samples'], noun)}"
     lines = [
-        f"{path}: {path.stat().st_size:,} bytes, learned from {facts['positions']:,} positions of "
-        f"{plural(facts['samples'], noun)}",
-        f"bits per code of {plural(facts['validation_samples'], noun)} that it did not learn from:",
+        f"{path}: {path.stat().st_size:,} bytes, learned from {learned}",
+        f"bits per code of {plural(facts['validation_samples'], noun)} it did not learn from:",
         "  codebook   fixed width   order-0   prior",
     ]
     rows = zip(bits["fixed"], bits["order0"], bits["integer"], strict=True)
@@ -238,7 +238,5 @@ def _lines(path: Path, facts: dict[str, Any], noun: str) -> list[str]:
     total = sum(bits["integer"]) / sum(bits["fixed"])
     lines.append(f"--pack entropy will take about {total:.0%} of the bits of --pack bits")
     if sum(bits["integer"]) > sum(bits["order0"]):
-        say(
-            "the prior is worse than plain statistics on samples that it did not see: it needs more data"
-        )
+        say("the prior is worse than plain statistics on new samples: it needs more data")
     return lines

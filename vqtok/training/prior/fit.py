@@ -176,7 +176,7 @@ def mean_bits(twin: FloatTwin, grids: Grids, limit: int | None = None) -> list[f
     """Bits per code of each codebook, over all positions or the first ``limit``."""
     count = min(len(grids), limit or len(grids))
     totals = [0.0] * len(twin.networks)
-    for index in torch.arange(count).split(_CHUNK):
+    for index in torch.arange(count).split(_CHUNK):  # type: ignore[no-untyped-call]
         for q in range(len(totals)):
             totals[q] += float(twin.bits(grids, index, q).double().sum())
     return [total / max(1, count) for total in totals]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,9 @@ class Grids:
         self, samples: Iterable[NDArray[np.integer]], codebook_sizes: Sequence[int]
     ) -> None:
         outside = np.array(codebook_sizes, np.int32)
-        flat, positions, strides = [], [], []
+        flat: list[NDArray[np.int32]] = []
+        positions: list[NDArray[np.int64]] = []
+        strides: list[NDArray[np.int32]] = []
         start = 0
         for codes in samples:
             rows, columns, depth = codes.shape
@@ -68,5 +71,5 @@ class Grids:
         return torch.bincount(self._flat[self._positions, q].long(), minlength=codebook_size)
 
 
-def _joined(parts: list[NDArray[np.generic]], empty: tuple[int, ...], dtype: type) -> np.ndarray:
+def _joined(parts: Sequence[NDArray[Any]], empty: tuple[int, ...], dtype: type) -> NDArray[Any]:
     return np.concatenate(parts).astype(dtype) if parts else np.zeros(empty, dtype)

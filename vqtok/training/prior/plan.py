@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vqtok.errors import UsageError
 
@@ -90,7 +91,7 @@ class PriorPlan:
         total = sum((self.codebook_sizes[c] + 1) * self.width for c in used)
         for size, network in zip(self.codebook_sizes, self.networks, strict=True):
             widths = (len(network.contexts) * self.width, *network.hidden)
-            total += sum((a + 4) * b for a, b in zip(widths, widths[1:], strict=False))
+            total += sum((a + 4) * b for a, b in pairwise(widths))
             total += (size + network.groups) * (widths[-1] + 4) + 4 * len(widths)
             total += 12 * len(network.contexts) + (4 * size + 4 if network.groups else 0)
         return total

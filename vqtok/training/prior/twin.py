@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,18 +68,20 @@ class Network(nn.Module):
         super().__init__()
         self.plan = plan
         widths = (len(plan.contexts) * width, *plan.hidden)
-        self.hidden = nn.ModuleList(Layer(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden: list[Layer] = []
+        for index, (a, b) in enumerate(pairwise(widths)):
+            self.hidden.append(Layer(a, b))
+            self.add_module(f"hidden{index}", self.hidden[-1])
         self.output = Layer(widths[-1], codebook_size)
         self.groups = Layer(widths[-1], plan.groups) if plan.groups else None
         self.members = -(-codebook_size // plan.groups) if plan.groups else codebook_size
-        order = torch.arange(codebook_size)
-        self.register_buffer("order", order)  # the code at each place
-        self.register_buffer("place", order.clone())  # the place of each code
+        self.order = torch.arange(codebook_size)  # the code at each place
+        self.place = self.order  # the place of each code
 
     def layers(self) -> list[Layer]:
         """In the order of the file's shifts."""
         last = [self.output] if self.groups is None else [self.output, self.groups]
-        return [*self.hidden, *last]  # type: ignore[list-item]
+        return [*self.hidden, *last]
 
     def reorder(self, order: Tensor) -> None:
         """Cut the codes into groups along a permutation [K] of them."""
@@ -126,24 +129,24 @@ class FloatTwin(nn.Module):
         starts = np.cumsum([0, *(size + 1 for size in plan.codebook_sizes)])
         self._starts = [int(start) for start in starts[:-1]]
         self.embeddings = nn.Parameter(torch.cat([_start(v, plan.width) for v in vectors]))
-        self.networks = nn.ModuleList(
-            Network(network, size, plan.width)
-            for network, size in zip(plan.networks, plan.codebook_sizes, strict=True)
-        )
-        for network, v in zip(self.networks, vectors, strict=True):
+        self.networks: list[Network] = []
+        for q, (each, size) in enumerate(zip(plan.networks, plan.codebook_sizes, strict=True)):
+            network = Network(each, size, plan.width)
             if network.groups is not None:
-                network.reorder(balanced_order(v, network.members))
+                network.reorder(balanced_order(vectors[q], network.members))
+            self.networks.append(network)
+            self.add_module(f"network{q}", network)
 
     def bits(self, grids: Grids, index: Tensor, q: int) -> Tensor:
         """float32 [B], the cost of the codes of codebook ``q`` at the positions ``index``."""
         network = self.networks[q]
-        contexts = network.plan.contexts  # type: ignore[union-attr]
+        contexts = network.plan.contexts
         starts = torch.tensor([self._starts[codebook] for codebook, _, _ in contexts])
-        table = self.embeddings
+        table: Tensor = self.embeddings
         if self.rounded:
             table = _rounded(table, UNIT, -64, 63)
         embedded = F.embedding(grids.around(index, contexts) + starts, table).flatten(1)
-        return network.bits(embedded, grids.codes(index, q))  # type: ignore[operator,no-any-return]
+        return network.bits(embedded, grids.codes(index, q))
 
     @torch.no_grad()
     def clip(self) -> None:
@@ -154,7 +157,7 @@ class FloatTwin(nn.Module):
         """From now on compute with rounded numbers; gradients pass through the rounding."""
         self.rounded = True
         for network in self.networks:
-            for layer in network.layers():  # type: ignore[operator]
+            for layer in network.layers():
                 layer.choose_exponent()
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
@@ -188,32 +191,23 @@ def balanced_order(vectors: Tensor, members: int) -> Tensor:
     return torch.cat(split(torch.arange(len(vectors))))
 
 
-def _network_tensors(network: nn.Module) -> dict[str, NDArray[np.generic]]:
-    assert isinstance(network, Network)
+def _network_tensors(network: Network) -> dict[str, NDArray[np.generic]]:
     found: dict[str, NDArray[np.generic]] = {
         "context": np.array(network.plan.contexts, np.int32).reshape(-1, 3)
     }
-    for index, layer in enumerate(network.hidden):
-        assert isinstance(layer, Layer)
-        name = f"hidden.{index}"
-        weight, bias = layer.integers(UNIT if index == 0 else 0)
-        found |= {f"{name}.weight": weight, f"{name}.bias": bias}
-    last = {"output": network.output, "groups": network.groups}
-    for name, layer in last.items():
-        if layer is not None:
-            found[f"{name}.weight"], found[f"{name}.bias"] = layer.integers()
+    named = [(f"hidden.{index}", layer) for index, layer in enumerate(network.hidden)]
+    named.append(("output", network.output))
     if network.groups is not None:
+        named.append(("groups", network.groups))
         found["order"] = network.order.to(torch.int32).numpy()
-    hidden = len(network.hidden)
-    shifts = [layer.exponent for layer in network.layers()]
-    assert all(shift is not None for shift in shifts)
-    found["shifts"] = np.array(
-        [
-            shift + (0 if index < hidden else _BITS_SHIFT)  # type: ignore[operator]
-            for index, shift in enumerate(shifts)
-        ],
-        np.int32,
-    )
+    shifts = []
+    for name, layer in named:
+        assert layer.exponent is not None
+        inner = name.startswith("hidden")
+        shifts.append(layer.exponent + (0 if inner else _BITS_SHIFT))
+        weight, bias = layer.integers(UNIT if name == "hidden.0" else 0)
+        found |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    found["shifts"] = np.array(shifts, np.int32)
     return found
 
 
