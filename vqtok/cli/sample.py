@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from vqtok.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from vqtok.tokenizer import Tokenizer
+    from vqtok.tokens.prior import Prior
 
 HELP = "draw images or sounds from a tokenizer's prior"
 EXAMPLES = """\
@@ -70,13 +73,16 @@ def run(args: argparse.Namespace) -> int:
     used = args.num_codebooks or tokenizer.num_codebooks
     if used > tokenizer.num_codebooks:
         raise UsageError(f"--num-codebooks: {args.tokenizer} has {tokenizer.num_codebooks}")
+    if not 0.1 <= args.temperature <= 10:
+        raise UsageError(f"--temperature must be from 0.1 to 10, not {args.temperature}")
+    drawn = tempered(prior, args.temperature)
     size = _size(args, tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
     files = []
     with progress_bar(args.number, "sample") as progress:
         for seed in range(args.seed, args.seed + args.number):
             rng = np.random.default_rng(seed)
-            codes = prior.sample(_dims(tokenizer, size), used, rng, temperature=args.temperature)
+            codes = drawn.sample(_dims(tokenizer, size), used, rng)
             files.append(_write(args.out / f"{tokenizer.name}-{seed}", codes, tokenizer, size))
             progress(1)
     if args.json:
@@ -84,6 +90,37 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(f"{args.out}: {plural(args.number, NOUNS[tokenizer.modality])}")
     return 0
+
+
+def tempered(prior: Prior, temperature: float) -> Prior:
+    """The prior with every probability raised to 1 / temperature (and scaled to a sum of 1).
+
+    It is an integer prior too: outputs are multiplied by rounding their weights and by shifts.
+    """
+    import numpy as np
+
+    from vqtok.tokens.prior import Prior
+
+    if temperature == 1:
+        return prior
+    halvings = math.ceil(-math.log2(temperature))
+    factor = 1 / temperature / 2**halvings  # in (1/2, 1], so that weights still fit
+    tensors = dict(prior.tensors)
+    for q in range(len(prior.codebook_sizes)):
+        layers = [name for name in ("output", "groups") if f"{q}.{name}.weight" in tensors]
+        for name in layers:
+            for part in (f"{q}.{name}.weight", f"{q}.{name}.bias"):
+                tensors[part] = np.rint(tensors[part] * factor).astype(tensors[part].dtype)
+        shifts = tensors[f"{q}.shifts"].copy()
+        shifts[-len(layers) :] -= halvings
+        tensors[f"{q}.shifts"] = shifts.clip(0, 24)
+    return Prior(
+        tensors,
+        codebook_sizes=prior.codebook_sizes,
+        modality=prior.modality,
+        tokenizer=prior.tokenizer,
+        training=prior.training,
+    )
 
 
 def _size(args: argparse.Namespace, tokenizer: Tokenizer) -> tuple[int, int] | float:
@@ -111,7 +148,9 @@ def _dims(tokenizer: Any, size: tuple[int, int] | float) -> tuple[int, int]:
     return max(1, round(size * tokenizer.frame_rate)), 1
 
 
-def _write(path: Path, codes: np.ndarray, tokenizer: Any, size: tuple[int, int] | float) -> Path:
+def _write(
+    path: Path, codes: NDArray[np.int64], tokenizer: Any, size: tuple[int, int] | float
+) -> Path:
     import torch
 
     from vqtok.media import write_audio, write_image

@@ -96,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
     """Train; prints what came of it."""
     import torch
 
-    from vqtok.tokenizer.base import PRIOR_NAME, find_pretrained
+    from vqtok.tokenizer import find_pretrained
+    from vqtok.tokens.prior import PRIOR
     from vqtok.training.prior import PriorConfig, train_prior
 
     if args.threads is not None:
@@ -111,8 +112,8 @@ def run(args: argparse.Namespace) -> int:
     )
     tokenizer = load_tokenizer(args.tokenizer, args.device)
     out = _target(args, tokenizer.name)
-    if (out / PRIOR_NAME).exists() and not args.overwrite:
-        raise UsageError(f"{out / PRIOR_NAME} exists; --overwrite replaces it")
+    if (out / PRIOR).exists() and not args.overwrite:
+        raise UsageError(f"{out / PRIOR} exists; --overwrite replaces it")
     samples, failed = read_codes(args.data, tokenizer, args.workers)
     validation = None
     if args.validation is not None:
@@ -122,13 +123,13 @@ def run(args: argparse.Namespace) -> int:
         prior = train_prior(tokenizer.to("cpu"), samples, config, validation, advance)
     if out.resolve() != find_pretrained(args.tokenizer).resolve():
         tokenizer.save_pretrained(out)
-    prior.save(out / PRIOR_NAME)
+    prior.save(out / PRIOR)
     facts = prior.training
     if args.json:
-        result = {"prior": str(out / PRIOR_NAME), "digest": prior.digest, **facts}
-        print(json.dumps({**result, "bytes": (out / PRIOR_NAME).stat().st_size}))
+        result = {"prior": str(out / PRIOR), "digest": prior.digest, **facts}
+        print(json.dumps({**result, "bytes": (out / PRIOR).stat().st_size}))
     else:
-        show(*_lines(out / PRIOR_NAME, facts, NOUNS[tokenizer.modality]))
+        show(*_lines(out / PRIOR, facts, NOUNS[tokenizer.modality]))
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from vqtok.errors import UsageError
+from vqtok.ops.entropy import MAX_CODEBOOK_SIZE
 
 Context = tuple[int, int, int]
 """(codebook, offset along the first axis, offset along the second) from the code predicted."""
@@ -108,12 +109,12 @@ def plan_prior(
         max_bytes: of the file.
 
     Raises:
-        UsageError: not even the smallest fits, or a codebook is beyond MAX_OUTCOMES**2 codes.
+        UsageError: not even the smallest fits, or a codebook has more codes than a prior can.
     """
-    if max(codebook_sizes) > MAX_OUTCOMES**2:
+    if max(codebook_sizes) > MAX_CODEBOOK_SIZE:
         raise UsageError(
-            f"a codebook of {max(codebook_sizes):,} codes is too large for a prior (at most "
-            f"{MAX_OUTCOMES**2:,}); --pack entropy works without one"
+            f"a codebook of {max(codebook_sizes):,} codes is too large for a prior, which can have "
+            f"{MAX_CODEBOOK_SIZE:,}"
         )
     contexts = [contexts_of(q, modality) for q in range(len(codebook_sizes))]
     for width, *hidden in _WIDTHS:
@@ -144,5 +145,5 @@ def groups_of(size: int) -> int:
     """0 for a codebook that one softmax takes, else about the square root of its size."""
     if size <= MAX_OUTCOMES:
         return 0
-    groups = 1 << ((size - 1).bit_length() // 2)
-    return max(groups, -(-size // MAX_OUTCOMES))
+    members = -(-size // (1 << ((size - 1).bit_length() // 2)))
+    return -(-size // members)

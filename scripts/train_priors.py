@@ -1,0 +1,146 @@
+"""Train the prior of a bundled tokenizer, put it beside the weights and describe it in the card.
+
+    python scripts/train_priors.py photo CORPUS
+    python scripts/train_priors.py audio SOUNDS VALIDATION...
+
+CORPUS: a folder of photos with manifest.tsv (see select_photos.py); the photos that were left out
+of the tokenizer's training are not trained on here either, and judge. Each photo is seen four
+times: as it is, mirrored, cut so that the grid of codes falls elsewhere, and at 0.7 of its size.
+SOUNDS: sounds.txt (see get_sounds.py); VALIDATION: folders of sounds to judge by.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from select_photos import selected
+from tqdm import tqdm
+
+from vqtok.errors import DataError
+from vqtok.media import list_sources, read_image
+from vqtok.media.sources import Source
+from vqtok.pipeline.sounds import encode_sounds
+from vqtok.tokenizer import AudioTokenizer, ImageTokenizer, Tokenizer
+from vqtok.tokens.prior import Prior
+from vqtok.training.prior import PriorConfig, train_prior
+
+CARD = """\
+## The prior
+
+`prior.safetensors` ({size:,} bytes, of int8 weights) predicts codes for `--pack entropy`. Learned
+from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,} (seed
+{seed}), `python scripts/train_priors.py {name}`. Bits per code of {validation} {noun} that it was
+not trained on:
+
+| codebook | fixed width | order-0 | float twin | integer prior |
+|---|---|---|---|---|
+{rows}
+| sum | {sums} |
+"""
+HEADING = "## The prior\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tokenizer", choices=["photo", "audio"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("validation", type=Path, nargs="*")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    tokenizer: Any = Tokenizer.from_pretrained(args.tokenizer)
+    if args.tokenizer == "photo":
+        samples, validation = photo_codes(tokenizer, args.data)
+    else:
+        samples = list(sound_codes(tokenizer, args.data))
+        validation = [codes for path in args.validation for codes in sound_codes(tokenizer, path)]
+    with tqdm(total=args.steps) as bar:
+
+        def progress(step: int, bits: float) -> None:
+            bar.update()
+            bar.set_postfix(bits=f"{bits:.3f}", refresh=False)
+
+        config = PriorConfig(steps=args.steps)
+        prior = train_prior(tokenizer, samples, config, validation, progress)
+    bundle(prior, args.tokenizer)
+
+
+def photo_codes(tokenizer: ImageTokenizer, corpus: Path) -> tuple[list[np.ndarray], ...]:
+    """Codes to train on and codes to judge by."""
+    chosen = selected(corpus)
+    others = sorted(set((corpus / "train").resolve().glob("*.jpg")) - set(chosen))
+    samples = [
+        image_codes(tokenizer, change(path))
+        for change in (as_it_is, mirrored, shifted, smaller)
+        for path in tqdm(chosen, desc=change.__name__)
+    ]
+    return samples, [image_codes(tokenizer, as_it_is(path)) for path in others]
+
+
+def image_codes(tokenizer: ImageTokenizer, image: Image.Image) -> np.ndarray:
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    return tokenizer.encode(pixels)[0].numpy().astype(np.uint16)
+
+
+def as_it_is(path: Path) -> Image.Image:
+    return Image.fromarray(read_image(Source(path.name, str(path))).pixels)
+
+
+def mirrored(path: Path) -> Image.Image:
+    return as_it_is(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def shifted(path: Path) -> Image.Image:
+    image = as_it_is(path)
+    return image.crop((4, 4, image.width, image.height))
+
+
+def smaller(path: Path) -> Image.Image:
+    image = as_it_is(path)
+    size = (max(16, int(image.width * 0.7)), max(16, int(image.height * 0.7)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def sound_codes(tokenizer: AudioTokenizer, data: Path) -> Iterator[np.ndarray]:
+    sources = list_sources(data, "audio")
+    for sample in encode_sounds(tqdm(sources), tokenizer, tokenizer.num_codebooks, 1):
+        if not isinstance(sample, DataError):
+            yield sample.codes.astype(np.uint16)
+
+
+def bundle(prior: Prior, name: str) -> None:
+    """Into the package, with a section of the model card."""
+    folder = Path(__file__).resolve().parent.parent / "vqtok" / "pretrained" / name
+    prior.save(folder / "prior.safetensors")
+    facts = prior.training
+    bits = [facts["bits_per_code"][key] for key in ("fixed", "order0", "float", "integer")]
+    section = CARD.format(
+        name=name,
+        size=(folder / "prior.safetensors").stat().st_size,
+        noun="photos" if prior.modality == "image" else "sounds",
+        validation=facts["validation_samples"],
+        rows="\n".join(row(str(q + 1), values) for q, values in enumerate(zip(*bits, strict=True))),
+        sums=row("", [sum(column) for column in bits]).removeprefix("|  | ").removesuffix(" |"),
+        **{key: facts[key] for key in ("positions", "samples", "steps", "batch_size", "seed")},
+    )
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8").split(HEADING)[0].rstrip("\n")
+    card.write_text(f"{text}\n\n{section}", encoding="utf-8")
+
+
+def row(label: str, values: Any) -> str:
+    fixed, *others = values
+    return f"| {label} | {fixed} | " + " | ".join(f"{value:.2f}" for value in others) + " |"
+
+
+if __name__ == "__main__":
+    main()
