@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vqtok.tokens.prior import Prior
 from vqtok.training.prior.grids import Grids
 from vqtok.training.prior.plan import NetworkPlan, PriorPlan
 from vqtok.training.prior.twin import FloatTwin, balanced_order
@@ -127,6 +128,26 @@ def test_the_tensors_are_integers_of_the_promised_shapes(groups: int) -> None:
     assert sum(value.nbytes for value in tensors.values()) == plan(groups).num_bytes
     assert all(np.abs(v).max() <= 127 for name, v in tensors.items() if "weight" in name)
     assert max(tensors[f"embedding.{c}"].max() for c in (0, 1)) <= 127
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+def test_the_integer_prior_says_what_the_rounded_twin_says(groups: int) -> None:
+    twin, grids, samples = twin_and_grids(groups)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)  # so that activations reach their ceiling and codes differ
+    twin.clip()
+    twin.round()
+    form = {"codebook_sizes": SIZES, "modality": "image", "tokenizer": "0" * 64}
+    prior = Prior(twin.tensors(), **form)
+    costs = np.concatenate([prior.costs(sample).reshape(-1, 2) for sample in samples])
+    for q in range(2):
+        with torch.no_grad():
+            bits = twin.bits(grids, torch.arange(len(grids)), q).double().numpy()
+        assert bits.std() > 0.2
+        # outputs are cut to 1/32 of a bit, once or (groups) twice
+        assert np.abs(costs[:, q] - bits).max() < 0.07
+        assert costs[:, q].mean() == pytest.approx(bits.mean(), abs=0.02)
 
 
 @pytest.mark.parametrize(("codes", "members"), [(30, 8), (64, 8), (17, 16), (5, 5)])
