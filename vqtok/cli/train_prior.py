@@ -185,7 +185,8 @@ def _from_files(
             if isinstance(result, DataError):
                 errors.append(str(result))
             else:
-                samples.append(result.codes)
+                parts = result if isinstance(result, list) else [result]
+                samples.extend(part.codes for part in parts)
             progress(1)
 
 

@@ -113,16 +113,19 @@ def train_prior(
         "bits_per_code": bits,
         **provenance(),
     }
-    integers = twin.tensors()
-    form = {
-        "codebook_sizes": sizes,
-        "modality": tokenizer.modality,
-        "tokenizer": tokenizer.fingerprint,
-    }
-    prior = Prior(integers, **form, training={})
-    bits["integer"] = prior_bits(prior, held, _JUDGED)
+    bits["integer"] = prior_bits(_integer_prior(twin, tokenizer, {}), held, _JUDGED)
     bits.update({key: [round(float(b), 4) for b in value] for key, value in bits.items()})
-    return Prior(integers, **form, training=facts)
+    return _integer_prior(twin, tokenizer, facts)
+
+
+def _integer_prior(twin: FloatTwin, tokenizer: Tokenizer, facts: dict[str, Any]) -> Prior:
+    return Prior(
+        twin.tensors(),
+        codebook_sizes=tokenizer.codebook_sizes,
+        modality=tokenizer.modality,
+        tokenizer=tokenizer.fingerprint,
+        training=facts,
+    )
 
 
 def fit_twin(
