@@ -115,6 +115,8 @@ class ShardReader:
         dims = self._shape.astype(np.int64)
         bits = dims.prod(axis=1, dtype=np.float64) * sum(self.header.bits_per_code)
         room = np.diff(self._offsets) * float(8 * self._packing.unit)
+        if self._sizes is not None:  # coded, in as little as that
+            room *= 64
         for index in np.flatnonzero((dims < 1).any(axis=1) | (bits > room) | (room <= 0)).tolist():
             try:
                 self._locate(index)
