@@ -74,6 +74,21 @@ def test_bits_are_those_of_a_softmax_over_all_codes(groups: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [0, 4])
+def test_it_starts_from_plain_statistics(groups: int) -> None:
+    twin, grids, _ = twin_and_grids(groups)
+    for q, (network, size) in enumerate(zip(twin.networks, SIZES, strict=True)):
+        counts = torch.randint(0, 1000, (size,), generator=torch.Generator().manual_seed(q))
+        network.start_from(counts)
+        with torch.no_grad():
+            for layer in network.layers()[len(network.hidden) :]:
+                layer.weight.zero_()
+            found = twin.bits(grids, torch.arange(len(grids)), q)
+        share = (counts + 1) / (counts + 1).sum()
+        expected = -share.log2()[grids.codes(torch.arange(len(grids)), q)]
+        assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [0, 4])
 def test_gradients_agree_with_finite_differences(groups: int) -> None:
     twin, grids, _ = twin_and_grids(groups)
     index = torch.arange(len(grids))

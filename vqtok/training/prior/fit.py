@@ -93,6 +93,8 @@ def train_prior(
     trained, judged = Grids(train, sizes), Grids(held, sizes)
     if not len(trained) or not len(judged):
         raise UsageError("there are no codes to learn from, or none to judge by")
+    for q, network in enumerate(twin.networks):
+        network.start_from(trained.counts(q, sizes[q]))
     float_bits: list[float] = []
 
     def rounding() -> None:

@@ -88,6 +88,18 @@ class Network(nn.Module):
         self.order = order
         self.place = torch.argsort(order)
 
+    @torch.no_grad()
+    def start_from(self, counts: Tensor) -> None:
+        """Begin with what plain statistics say: counts [K] of the codes."""
+        share = (counts.double() + 1) / (counts.double() + 1).sum()
+        self.output.bias.copy_(share.log2()[self.order])
+        if self.groups is not None:
+            groups = torch.zeros(len(self.groups.bias), dtype=torch.float64)
+            groups.index_add_(0, self.place // self.members, share)
+            self.groups.bias.copy_(groups.log2())
+        for layer in self.layers()[len(self.hidden) :]:
+            layer.weight.mul_(0.1)
+
     def bits(self, embedded: Tensor, codes: Tensor) -> Tensor:
         """float32 [B], what the codes [B] cost after contexts embedded as [B, S * W]."""
         x = embedded
