@@ -4,12 +4,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from vqtok.autoencoders import Autoencoder
 
 # Before scipy is imported: without it scikit-learn skips one of its estimator checks.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+settings.register_profile("patient", deadline=None)  # on a busy machine any example may be slow
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
