@@ -10,7 +10,7 @@ NATIVE := $(shell find csrc -name tests -prune -o -type f -print)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: test lint types python-tests native-tests cuda-races cuda-gates cuda-mutants aarch64-tests demo clean
+.PHONY: test lint types python-tests native-tests cuda-races cuda-gates cuda-mutants aarch64-tests fuzz demo clean
 
 test: lint types python-tests native-tests cuda-races cuda-gates aarch64-tests
 
@@ -29,6 +29,18 @@ native-tests: $(READY)
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/native-tests
 	$(BIN)/ctest --test-dir build/native-tests --output-on-failure -j 2
+
+# An hour of damaged streams for the entropy decoders, under the sanitizers; other seeds each time.
+# Not part of `make test`, which does a second's worth.
+FUZZ_SECONDS := 3600
+fuzz: $(READY)
+	$(BIN)/cmake -G Ninja -S csrc -B build/native-tests -DVQTOK_TESTS=ON \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/native-tests --target test_entropy
+	@end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ $$(date +%s) -lt $$end ]; do \
+		seed=$$(date +%s%N); echo "test_entropy $$seed 400"; \
+		ASAN_OPTIONS=detect_leaks=0 build/native-tests/tests/test_entropy $$seed 400 || exit 1; \
+	done
 
 # The emulated CUDA kernels under the thread sanitizer.
 cuda-races: $(READY)

@@ -258,6 +258,36 @@ void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int
   }
 }
 
+// The streams of fixed codes and networks, as AVX-512 made them once; FNV-1a.
+void check_golden() {
+  Random random(2026);
+  uint64_t hash = 0xcbf29ce484222325u;
+  auto add = [&](const std::vector<uint8_t>& stream) {
+    for (uint8_t byte : stream) hash = (hash ^ byte) * 0x100000001b3u;
+    hash = (hash ^ stream.size()) * 0x100000001b3u;
+  };
+  for (int64_t size : {3, 1000, 70000}) {
+    const std::vector<uint32_t> codes = some_planes(random, 3, 20, 31, size);
+    for (int q = 0; q < 3; ++q) add(adaptive_encode({codes.data(), q, 20, 31}, size));
+  }
+  for (int64_t groups : {1, 11}) {
+    std::vector<PriorEmbedding> embeddings;
+    for (int64_t size : {300, 1024}) {
+      PriorEmbedding e{std::vector<uint8_t>((size + 1) * 24), size, 24};
+      for (auto& v : e.values) v = static_cast<uint8_t>(random() % 128);
+      embeddings.push_back(e);
+    }
+    const std::vector<uint32_t> codes = some_planes(random, 2, 20, 31, 300);
+    for (int q = 0; q < 2; ++q) {
+      const Network tensors =
+          some_network(random, q, embeddings[q].codebook_size, groups, embeddings);
+      const PriorKernel& kernel = *usable_isas().back()->prior;
+      add(built(tensors, embeddings).encode({codes.data(), q, 20, 31}, kernel));
+    }
+  }
+  CHECK(hash == 0x10616d873dc96463u, "the streams have changed: %llx", static_cast<unsigned long long>(hash));
+}
+
 }  // namespace
 }  // namespace vqtok
 
@@ -266,6 +296,7 @@ int main(int argc, char** argv) {
   using namespace vqtok;
   std::mt19937_64 random(argc > 1 ? strtoull(argv[1], nullptr, 10) : 1);
   const int rounds = argc > 2 ? atoi(argv[2]) : 20;
+  check_golden();
   for (int n = 0; n < 20 * rounds; ++n) check_range_coder(random);
   for (int64_t size : {1, 2, 3, 5, 8, 255, 1024, 1025, 65536, 1 << 20})
     for (int count : {1, 2, 4}) {

@@ -65,6 +65,22 @@ def test_options_of_encode_reach_the_dataset(photos, tokenizer_folder, tmp_path,
     assert "codebook_sizes [64, 64] instead of [64]" in capsys.readouterr().err
 
 
+def test_entropy_says_which_model_it_uses(photos, tokenizer_folder, tmp_path, capsys) -> None:
+    out = str(tmp_path / "out")
+    arguments = ["encode", photos, out, "--tokenizer", tokenizer_folder, "--pack", "entropy"]
+    assert main(arguments) == 0
+    assert "has no prior: its codes are coded with the adaptive model" in capsys.readouterr().err
+    assert main(["inspect", out]) == 0
+    assert "\n  packing     entropy, adaptive model\n" in capsys.readouterr().out
+    assert main(["inspect", out, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["packing"], facts["prior"]) == ("entropy", "")
+    reader = TokenReader(out)
+    assert facts["bpp_of_codes"] == pytest.approx(reader.token_bytes * 8 / facts["pixels"])
+    assert reader.token_bytes == sum(TokenReader(path).token_bytes for path in Path(out).glob("s*"))
+    assert main(["verify", out]) == 0
+
+
 def test_bad_inputs_fail_the_command_but_not_the_dataset(
     photos, tokenizer_folder, tmp_path, capsys
 ) -> None:

@@ -124,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         packing=args.pack,
         shard_size=args.shard_size,
     )
+    if plan.header.packing == "entropy" and not plan.header.prior:
+        say(f"{name} has no prior: its codes are coded with the adaptive model")
     engine = make_engine(args, partial(load_tokenizer, everywhere(name), device), device)
     note_few_shards(plan, args, share)
     total = sum(len(plan.task_sources(task)) for task in share.tasks(plan.num_tasks))

@@ -105,6 +105,8 @@ def dataset_facts(reader: TokenReader) -> tuple[dict[str, Any], list[str]]:
     files = list(reader.path.iterdir()) if manifest else [reader.path]
     size = sum(path.stat().st_size for path in files if path.is_file())
     code_bits = statistics.codes * sum(header.bits_per_code)
+    if header.packing == "entropy":
+        code_bits = reader.token_bytes * 8
     codebooks = [
         {
             "codebook_size": header.codebook_sizes[q],
@@ -169,6 +171,7 @@ def tokenizer_facts(name: str) -> dict[str, Any]:
         "parameters": sum(value.numel() for value in tokenizer.autoencoder.parameters()),
         "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         "config": tokenizer.autoencoder.config,
+        "prior": None if tokenizer.prior is None else tokenizer.prior.digest,
         "training": tokenizer.training,
     }
 
@@ -191,6 +194,13 @@ def _resolution(tokenizer: Tokenizer, bits: list[int]) -> dict[str, Any]:
     return {"downsample": tokenizer.downsample, "bpp": [each / pixels for each in bits]}
 
 
+def _model(facts: dict[str, Any]) -> str:
+    """What an entropy-coded dataset was coded with."""
+    if facts["packing"] != "entropy":
+        return ""
+    return f", prior {facts['prior'][:12]}" if facts["prior"] else ", adaptive model"
+
+
 def _dataset_lines(facts: dict[str, Any]) -> list[str]:
     failed = f", {plural(facts['errors'], 'input')} failed" if facts["errors"] else ""
     damaged = f", {facts['damaged']:,} damaged" if facts["damaged"] else ""
@@ -208,7 +218,7 @@ def _dataset_lines(facts: dict[str, Any]) -> list[str]:
         f"  samples     {facts['samples']:,} ({facts['modality']}) in {shards}{failed}{damaged}",
         f"  size        {facts['bytes']:,} bytes{rate}",
         f"  codes       {facts['codes']:,} x {plural(len(facts['codebooks']), 'codebook')}{codes}",
-        f"  packing     {facts['packing']}",
+        f"  packing     {facts['packing']}{_model(facts)}",
         "  codebook      size  bits  entropy   usage  perplexity",
     ]
     for q, book in enumerate(facts["codebooks"]):
@@ -249,6 +259,7 @@ def _tokenizer_lines(facts: dict[str, Any]) -> list[str]:
         f"  codebook sizes  {', '.join(map(str, facts['codebook_sizes']))}",
         f"  parameters      {facts['parameters']:,}",
         f"  size            {facts['bytes']:,} bytes",
+        f"  prior           {(facts['prior'] or 'none')[:12]}",
         f"  config          {json.dumps(facts['config'])}",
         f"  training        {json.dumps(_without(facts['training'], facts['config']))}",
     ]

@@ -74,6 +74,11 @@ class ShardReader:
     def __iter__(self) -> Iterator[Sample]:
         return map(self.read, range(len(self)))
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that the codes of all samples take."""
+        return len(self._tokens)
+
     def read(self, index: int, num_codebooks: int | None = None) -> Sample:
         """Sample ``index`` with codes int64 [*dims, q] of the first q = ``num_codebooks``.
 
@@ -283,6 +288,13 @@ class TokenReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that the codes of all samples take in the files."""
+        if self.manifest is None:
+            return self._shards[0].token_bytes
+        return sum(shard.token_bytes for shard in self.manifest.shards)
 
     def read(self, index: int, num_codebooks: int | None = None) -> Sample:
         """See :meth:`ShardReader.read`; ``index`` counts over all shards."""
