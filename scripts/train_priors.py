@@ -34,9 +34,9 @@ CARD = """\
 ## The prior
 
 `prior.safetensors` ({size:,} bytes, of int8 weights) predicts codes for `--pack entropy`. Learned
-from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,} (seed
-{seed}), `python scripts/train_priors.py {name}`. Bits per code of {validation} {noun} that it was
-not trained on:
+from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,}, seed {seed}
+(`python scripts/train_priors.py {name}`). Bits per code of {validation} {noun} that it was not
+trained on:
 
 | codebook | fixed width | order-0 | float twin | integer prior |
 |---|---|---|---|---|
