@@ -165,7 +165,6 @@ def train(args: argparse.Namespace) -> None:
     stream = TokenStream(dataset, args.batch_size)
     held_out = (args.held_out_photos, args.held_out_sounds)
     test = make_dataset(args, held_out, vocabulary) if any(held_out) else dataset
-    test_stream = TokenStream(test, args.batch_size, epochs=1, rank=0, ranks=1)
     model = Decoder(vocabulary.size, args.dim, args.layers, args.heads)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1, betas=(0.9, 0.95))
     player = Player(model, optimizer)
@@ -191,7 +190,8 @@ def train(args: argparse.Namespace) -> None:
         frequencies = Frequencies(dataset, names, kinds)
 
     def report(step: int, train_bits: float, pace: float) -> None:
-        scores = evaluate(model, test_stream, args.test_batches, frequencies, names, kinds)
+        same = TokenStream(test, args.batch_size, epochs=1, rank=0, ranks=1)
+        scores = evaluate(model, same, args.test_batches, frequencies, names, kinds)
         line = {"step": step, "train": round(train_bits, 3), "tokens_per_second": round(pace)}
         append_line(args.out, {**line, "held_out": scores})
         shown = ", ".join(f"{name} {own:.2f} ({zero:.2f})" for name, (own, zero) in scores.items())
