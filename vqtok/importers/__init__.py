@@ -11,9 +11,10 @@ from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError, UsageError
 from vqtok.importers import dac, encodec, hub, vqgan
 from vqtok.importers.checkpoint import Checkpoint, read_checkpoint
+from vqtok.importers.vector_quantize_pytorch import load_quantizer
 from vqtok.tokenizer import Tokenizer
 
-__all__ = ["FAMILIES", "Checkpoint", "Family", "load", "read_checkpoint"]
+__all__ = ["FAMILIES", "Checkpoint", "Family", "load", "load_quantizer", "read_checkpoint"]
 
 
 class Family(NamedTuple):

@@ -78,6 +78,10 @@ class Weights:
         """Change a tensor in place of its published values."""
         self._tensors[name] = change(self[name])
 
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Add a tensor that is implied."""
+        self._tensors[name], self._sources[name] = tensor, name
+
     def rename(self, name: str, new: str) -> None:
         """Give a tensor another name."""
         self.merge(new, [name], lambda tensor: tensor)
