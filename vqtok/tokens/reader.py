@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import operator
+import resource
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
@@ -22,8 +23,8 @@ from vqtok.tokens.manifest import Manifest, ShardInfo, read_manifest
 from vqtok.tokens.packing import Codes, packing_of
 from vqtok.tokens.writer import MAX_META, Sample, index_bytes, running_crcs
 
-MAX_OPEN_SHARDS = 128
-"""Shards a TokenReader keeps mapped; the least recently used is closed first."""
+MAX_OPEN_SHARDS = max(128, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+"""Shards a TokenReader keeps mapped, an open file each; the least recently used is closed first."""
 
 _TYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8"}
 
