@@ -165,6 +165,25 @@ def test_states_of_other_data_are_refused(folder):
         stream.load_state_dict({})
 
 
+def test_epochs_are_counted_once(folder, monkeypatch):
+    """A stream that is many epochs old is as fast as a new one."""
+    dataset = make(folder)
+    counted = []
+    monkeypatch.setattr(dataset, "_length_rows", spy(dataset._length_rows, counted))
+    take(iter(TokenStream(dataset, COUNT, rank=0, ranks=1)), 12)
+    assert sorted(counted) == list(range(12))
+
+
+def spy(function, calls):
+    """``function`` with its first arguments put down in ``calls``."""
+
+    def called(first, *rest):
+        calls.append(first)
+        return function(first, *rest)
+
+    return called
+
+
 def test_ranks_of_the_environment(folder, monkeypatch):
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")

@@ -130,6 +130,13 @@ class ShardReader:
                 dims[index] = 0
         return dims
 
+    def crcs(self, num_codebooks: int) -> NDArray[np.uint32]:
+        """Stored checksums of all samples, over all but the codebooks behind the first: uint32 [N].
+
+        Whoever changes a sample changes its checksum.
+        """
+        return np.array(self._crc32[:, num_codebooks], np.uint32)
+
     def meta(self, index: int) -> dict[str, Any]:
         """Metadata of sample ``index``; DataError when it or the shape is damaged."""
         index = _in_range(index, len(self), self.path.name)
@@ -316,6 +323,17 @@ class TokenReader:
                     tables.append(self._find(start)[0].dims())
                 except DataError:
                     tables.append(np.zeros((stop - start, len(self.header.dims)), np.int64))
+        return np.concatenate(tables)
+
+    def crcs(self, num_codebooks: int) -> NDArray[np.uint32]:
+        """See :meth:`ShardReader.crcs`; of all shards, zeros for one that cannot be read."""
+        tables = [np.zeros(0, np.uint32)]
+        for start, stop in pairwise(self._starts):
+            if start < stop:
+                try:
+                    tables.append(self._find(start)[0].crcs(num_codebooks))
+                except DataError:
+                    tables.append(np.zeros(stop - start, np.uint32))
         return np.concatenate(tables)
 
     def meta(self, index: int) -> dict[str, Any]:

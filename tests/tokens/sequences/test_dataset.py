@@ -212,7 +212,9 @@ def test_refused(folders, vocabulary, tmp_path):
         ("no layout 'video'", replace(photo, layout="video"), vocabulary, {}),
         ("codebook sizes", replace(photo, layout="sound"), vocabulary, {}),
         ("repeat", replace(photo, repeat=0.0), vocabulary, {}),
-        ("an epoch is empty", replace(photo, repeat=1e-9), vocabulary, {}),
+        ("samples has none", replace(photo, repeat=1e-9), vocabulary, {}),
+        ("repeat must be positive, at most", replace(photo, repeat=1e300), vocabulary, {}),
+        ("seed must be an integer", photo, vocabulary, {"seed": -1}),
         ("window", replace(photo, window=(3,)), vocabulary, {}),
         ("window", replace(photo, window=(0, 3)), vocabulary, {}),
         ("inputs of one size", photo, fixed, {}),
@@ -236,3 +238,38 @@ def test_a_caption_that_changes_is_noticed(folders, vocabulary):
     dataset = TokenDataset([TokenSource(folders["photo"], "photo", caption=fickle)], 64, vocabulary)
     with pytest.raises(DataError, match="caption changed"):
         dataset[0]
+
+
+def sounds(folder: Path, codes: list[int]) -> TokenSource:
+    """Sounds of ten equal codes."""
+    header = Header(tokenizer="t", tokenizer_name="t", codebook_sizes=(64,), modality="audio")
+    folder.mkdir()
+    samples = [Sample(np.full((10, 1, 1), code)) for code in codes]
+    write_manifest(folder, header, [write_shard(folder / "shard", samples, header)])
+    return TokenSource(folder)
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path):
+    layout = PRESETS["delay"]((64,))
+    first = sounds(tmp_path / "first", [1, 2, 3])
+    same = sounds(tmp_path / "same", [1, 2, 3])
+    other = sounds(tmp_path / "other", [1, 2, 4])
+    prints = [TokenDataset([s], 16, layout).fingerprint for s in (first, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_source_that_is_never_visited_is_told(tmp_path):
+    layout = PRESETS["delay"]((64,))
+    many = sounds(tmp_path / "many", [1, 2, 3])
+    one = replace(sounds(tmp_path / "one", [1]), repeat=0.4)
+    with pytest.raises(ValueError, match="one: an epoch of"):
+        TokenDataset([many, one], 16, layout)
+    with pytest.raises(ValueError, match="no sources"):
+        TokenDataset([], 16, layout)
+
+
+def test_damage_everywhere_is_told(tmp_path):
+    source = sounds(tmp_path / "many", [1, 2, 3])
+    (tmp_path / "many" / "shard").unlink()
+    with pytest.raises(DataError, match="all samples are damaged"):
+        TokenDataset([source], 16, PRESETS["delay"]((64,)), damaged="pad")

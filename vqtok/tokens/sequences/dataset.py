@@ -64,7 +64,7 @@ class TokenDataset:
             tokens around documents.
         pack: "split": documents end to end, cut every ``length`` tokens; "whole": documents kept
             whole where they fit, with padding; "single": one document per sequence.
-        seed: of the order and of windows.
+        seed: of the order and of windows, in [0, 2**63).
         shuffle: False for the order of the sources.
         damaged: "raise" DataError for a damaged sample, or "pad": padding instead, with a
             :class:`DamagedSampleWarning`.
@@ -87,6 +87,10 @@ class TokenDataset:
     ) -> None:
         if damaged not in ("raise", "pad"):
             raise ValueError(f'damaged must be "raise" or "pad", got {damaged!r}')
+        if type(seed) is not int or not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed must be an integer in [0, 2**63), got {seed!r}")
+        if not sources:
+            raise ValueError("there are no sources")
         self.length, self.seed = length, seed
         self.vocabulary = vocabulary
         self.damaged = damaged
@@ -98,13 +102,21 @@ class TokenDataset:
             raise DataError("no samples in " + ", ".join(str(source.path) for source in sources))
         # An empty source has no visits.
         self._mixture = Mixture(counts, [source.repeat for source in sources], seed, shuffle)
-        if not len(self._mixture):
-            raise ValueError("repeats are so small that an epoch is empty")
+        for source, count, visits in zip(sources, counts, self._mixture.visits, strict=True):
+            if count and not visits:
+                raise ValueError(
+                    f"{source.path}: an epoch of {source.repeat} times {count} samples has none"
+                )
         self._first = np.cumsum([0, *counts])
         self._lengths = np.concatenate([documents.lengths for documents in self._documents])
+        if not self._lengths.any():
+            raise DataError(
+                "all samples are damaged in " + ", ".join(str(source.path) for source in sources)
+            )
         self._shuffle, self._pack = shuffle, pack
         self.epoch = 0
         self._tables: dict[int, NDArray[np.int64]] = {}
+        self._sequences: dict[int, int] = {}
         self._block: tuple[tuple[int, int], Visits] | None = None
         self._last: tuple[tuple[int, int], NDArray[np.int64] | None] | None = None
 
@@ -125,7 +137,9 @@ class TokenDataset:
 
     def sequences(self, epoch: int) -> int:
         """Sequences of an epoch (it varies where a repeat is no whole number)."""
-        return self._packing.sequences(int(self._table(epoch)[-1]))
+        if epoch not in self._sequences:  # kept for all epochs: a stream counts from its first
+            self._sequences[epoch] = self._packing.sequences(int(self._table(epoch)[-1]))
+        return self._sequences[epoch]
 
     def account(self, epoch: int) -> Account:
         """What an epoch holds."""
@@ -173,8 +187,11 @@ class TokenDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of everything that decides which tokens come when: equal means equal streams."""
-        sources = [(each.source.repeat, each.source.window) for each in self._documents]
+        """Of everything that decides which tokens come when: equal means equal streams.
+
+        Of captions it holds the metadata that they are made of, and their lengths.
+        """
+        sources = [(float(each.source.repeat), each.window) for each in self._documents]
         told: dict[str, Any] = {
             "sources": sources,
             "tokenizers": [each.reader.header.to_json() for each in self._documents],
@@ -186,6 +203,8 @@ class TokenDataset:
         }
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         digest.update(self._lengths.tobytes())
+        for each in self._documents:
+            digest.update(each.reader.crcs(each.layout.num_codebooks).tobytes())
         return digest.hexdigest()
 
     def _document(self, epoch: int, place: int) -> NDArray[np.int64] | None:

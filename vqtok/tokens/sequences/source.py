@@ -16,6 +16,8 @@ from vqtok.tokens.sequences.layout import SequenceLayout
 from vqtok.tokens.sequences.shuffling import mix
 from vqtok.tokens.sequences.vocabulary import Vocabulary
 
+MAX_REPEAT = 1_000_000
+
 
 @dataclass(frozen=True)
 class TokenSource:
@@ -59,8 +61,11 @@ class Documents:
                 f"{source.path}: codebook sizes are {list(self.reader.header.codebook_sizes)}, the "
                 f"layout is for {list(self.layout.codebook_sizes)}"
             )
-        if not (np.isfinite(source.repeat) and source.repeat > 0):
-            raise ValueError(f"{source.path}: repeat must be positive, not {source.repeat}")
+        if not 0 < source.repeat <= MAX_REPEAT:
+            raise ValueError(
+                f"{source.path}: repeat must be positive, at most {MAX_REPEAT:,}, "
+                f"not {source.repeat}"
+            )
         if source.caption is not None and (self.vocabulary is None or not self.vocabulary.text):
             raise ValueError(f"{source.path}: captions need a vocabulary with text")
         self._window = self._limits()
@@ -68,6 +73,12 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def window(self) -> list[int | None] | None:
+        """The source's window in Python's own integers."""
+        window = self.source.window
+        return window and [None if size is None else int(size) for size in window]
 
     def read(self, sample: int, turn: int, seed: int) -> NDArray[np.int64]:
         """Tokens int64 [lengths[sample]] (or [.., Q]); DataError where the sample is damaged.
