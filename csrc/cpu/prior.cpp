@@ -204,7 +204,7 @@ void PriorNetwork::run(Planes planes, const PriorKernel& kernel, Coder& coder) c
     const int64_t first_row = std::max<int64_t>(0, (front - planes.columns + 2) / 2);
     const int64_t last_row = std::min(planes.rows - 1, front / 2);
     for (int64_t row = first_row; row <= last_row; ++row) {
-      rows.add({static_cast<int32_t>(row), static_cast<int32_t>(front - 2 * row)});
+      rows.add({row, front - 2 * row});
       if (rows.full()) flush();
     }
     if (!Coder::knows_codes) flush();

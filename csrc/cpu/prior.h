@@ -64,7 +64,7 @@ class PriorNetwork {
   void weights(Planes planes, const PriorKernel& kernel, uint32_t* weights) const;
 
  private:
-  struct Place { int32_t row, column; };
+  struct Place { int64_t row, column; };
   struct Rank { int32_t group, member; };  // of a code
   class Rows;
 

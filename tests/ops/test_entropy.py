@@ -146,3 +146,9 @@ def test_wrong_arguments_are_refused() -> None:
         entropy.adaptive_decode(planes, 0, 5, stream + bytes(range(1, 20)))
     with pytest.raises(ValueError, match="contiguous"):
         entropy.adaptive_decode(planes[:, :, ::2], 0, 5, stream)
+    for q in (-1, 2, 1000):
+        with pytest.raises(ValueError, match=f"there is no plane {q} of 2"):
+            entropy.adaptive_decode(planes, q, 5, stream)
+    planes.setflags(write=False)
+    with pytest.raises(ValueError, match="writeable"):
+        entropy.adaptive_decode(planes, 0, 5, stream)

@@ -330,6 +330,23 @@ def test_truncated_and_flipped_files_are_refused_or_sound(tmp_path: Path) -> Non
         Prior.load(tmp_path / "none")
 
 
+def test_codes_that_may_not_be_written_to(monkeypatch) -> None:
+    prior, codes = toy_prior((9,)), some_codes((9,), (4, 5)).astype(np.uint32)
+    codes.setflags(write=False)
+    streams = prior.encode(codes)
+    in_numpy(monkeypatch)
+    assert prior.encode(codes) == streams
+
+
+@pytest.mark.parametrize("count", [0, 3, 1000])
+def test_codebooks_that_the_prior_has_not_are_refused(count: int) -> None:
+    prior = toy_prior((9, 9))
+    with pytest.raises(ValueError, match=f"of 2 codebooks, {count} are asked for"):
+        prior.decode([b"abc"] * count, (2, 2))
+    with pytest.raises(ValueError, match=f"of 2 codebooks, {count} are asked for"):
+        prior.sample((2, 2), count, np.random.default_rng(0))
+
+
 def test_wrong_codes_are_refused() -> None:
     prior = toy_prior((5, 300))
     with pytest.raises(ValueError, match=r"codes of codebook 0 span \[0, 5\], K is 5"):

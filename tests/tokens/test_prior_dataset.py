@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vqtok.errors import DataError
+from vqtok.ops import bits, native
 from vqtok.tokens import (
     Header,
     Prior,
@@ -20,6 +21,7 @@ from vqtok.tokens import (
     write_manifest,
     write_shard,
 )
+from vqtok.tokens.packing import packing_of
 
 SIZES = (9, 20)
 
@@ -30,7 +32,7 @@ def small_prior(seed: int) -> Prior:
     for q, size in enumerate(SIZES):
         tensors |= {
             f"embedding.{q}": rng.integers(0, 128, (size + 1, 4)).astype(np.uint8),
-            f"{q}.context": np.array([[q, 0, -1], [q, -1, 0]], np.int32),
+            f"{q}.context": np.array([[q, 0, -1], [0, -1, 0]], np.int32),
             f"{q}.hidden.0.weight": rng.integers(-99, 99, (6, 8)).astype(np.int8),
             f"{q}.hidden.0.bias": np.zeros(6, np.int32),
             f"{q}.output.weight": rng.integers(-99, 99, (size, 6)).astype(np.int8),
@@ -126,6 +128,18 @@ def test_another_prior_is_refused(coded, own, monkeypatch) -> None:
     message = f"is another, {other.digest[:12]}; these codes need the prior {own.digest[:12]}"
     with pytest.raises(DataError, match=message):
         TokenReader(folder)[0]
+
+
+@pytest.mark.parametrize("load", [native.load, lambda: None], ids=["native", "numpy"])
+def test_codes_too_high_predict_nothing(coded, load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first plane, packed as bits, is looked up to decode the second."""
+    monkeypatch.setattr(native, "load", load)
+    folder, _ = coded
+    packing = packing_of(TokenReader(folder).header, folder)
+    planes = bits.pack(np.full(48, 15), 4).tobytes(), b"coded"
+    data = np.frombuffer(b"".join(planes), np.uint8)
+    with pytest.raises(ValueError, match="code 15 in codebook 0 of size 9"):
+        packing.unpack(data, (6, 8), [len(planes[0]), len(data)])
 
 
 def test_damage_is_found_without_the_prior(coded, monkeypatch) -> None:

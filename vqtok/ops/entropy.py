@@ -58,8 +58,10 @@ def adaptive_decode(planes: Planes, q: int, codebook_size: int, stream: bytes) -
         ValueError: a stream that no encoder makes, with bytes left over or a zero at its end.
     """
     _check(planes, (codebook_size,) * len(planes))
-    if not planes.flags.c_contiguous:
-        raise ValueError("planes must be contiguous")
+    if not 0 <= q < len(planes):
+        raise ValueError(f"there is no plane {q} of {len(planes)}")
+    if not planes.flags.c_contiguous or not planes.flags.writeable:
+        raise ValueError("planes must be contiguous and writeable")
     module = native.load()
     if module is None:
         whole = adaptive.decode(planes[: q + 1], codebook_size, stream)

@@ -180,6 +180,8 @@ def fronts(rows: int, columns: int) -> Iterator[tuple[NDArray[np.int64], NDArray
 class _Run:
     """A plane, position after position; a subclass says what happens with the weights."""
 
+    fills = False  # whether the plane is found out, not known
+
     def __init__(self, prior: Networks, planes: Planes, q: int) -> None:
         self.prior, self.planes, self.q = prior, planes, q
         network = prior.networks[q]
@@ -211,7 +213,8 @@ class _Run:
                     rank = self.outcome(weights[i], place, 1)
                 else:
                     rank = self.member(self.outcome(weights[i], place, 0), x[i : i + 1], place)
-                self.planes[self.q][place] = self.order[rank]
+                if self.fills:
+                    self.planes[self.q][place] = self.order[rank]
 
     def member(self, group: int, x: NDArray[np.int64], place: tuple[int, int]) -> int:
         """The rank of a code in a group."""
@@ -246,6 +249,8 @@ class _Encoder(_Run):
 
 
 class _Decoder(_Run):
+    fills = True
+
     def __init__(self, prior: Networks, planes: Planes, q: int, stream: bytes) -> None:
         super().__init__(prior, planes, q)
         self.coder = RangeDecoder(stream)

@@ -165,6 +165,9 @@ class Entropy:
             width = self._widths[q]
             if end - start == bit_ops.packed_size(count, width):
                 plane = _unpack_bits(data[start:end], width, count, q)
+                size = self._header.codebook_sizes[q]
+                if plane.max() >= size:  # the planes after this one are predicted from it
+                    raise ValueError(f"code {plane.max()} in codebook {q} of size {size}")
                 planes[q] = plane.reshape(planes.shape[1:])
             else:
                 padded = end - start == _least_bytes(count)

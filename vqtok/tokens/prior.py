@@ -154,6 +154,7 @@ class Prior:
 
     def decode(self, streams: Sequence[bytes], dims: tuple[int, ...]) -> NDArray[np.int64]:
         """Codes int64 [*dims, q] from q streams; ValueError for streams that no encoder makes."""
+        self._check_depth(len(streams))
         planes = np.zeros((len(streams), *grid_of(dims)), np.uint32)
         for q, stream in enumerate(streams):
             self.decode_plane(planes, q, stream)
@@ -169,6 +170,7 @@ class Prior:
         self, dims: tuple[int, ...], num_codebooks: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
         """Codes int64 [*dims, num_codebooks] drawn from the prior: what random bytes decode to."""
+        self._check_depth(num_codebooks)
         planes = np.zeros((num_codebooks, *grid_of(dims)), np.uint32)
         for q in range(num_codebooks):
             # a code is two symbols at most, of 31 bits at most
@@ -183,6 +185,12 @@ class Prior:
         """Fill plane q, those before it being known; ValueError for what no encoder makes."""
         if not self._networks.decode(planes, q, stream) or stream.endswith(b"\0"):
             raise ValueError(f"the stream of codebook {q} has bytes left over")
+
+    def _check_depth(self, count: int) -> None:
+        if not 1 <= count <= len(self.codebook_sizes):
+            raise ValueError(
+                f"the prior is of {len(self.codebook_sizes)} codebooks, {count} are asked for"
+            )
 
     def _planes(self, codes: NDArray[Any]) -> entropy.Planes:
         *dims, count = codes.shape
