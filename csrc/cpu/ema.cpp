@@ -78,7 +78,7 @@ void count_codes(const int64_t* codes, int64_t rows, int64_t size, int64_t* coun
 void update_in_order(const Matrix& x, const int64_t* codes, int64_t size, int64_t* counts,
                      void* sums, int threads, const EmaKernel& kernel) {
   const int64_t lines = (x.dim + kColumns - 1) / kColumns;
-  const int64_t parts = std::min<int64_t>(threads, lines);
+  const int64_t parts = std::clamp<int64_t>(threads, 1, std::max<int64_t>(lines, 1));
   std::atomic<int64_t> next{0};
   run_team(threads, [&](int, int) {
     for (int64_t part; (part = next++) <= parts;) {

@@ -49,7 +49,7 @@ Float16 draw_f16(std::mt19937& r) { return {static_cast<uint16_t>(r() & 0xbfff)}
 
 int main() {
   using namespace vqtok;
-  const int64_t shapes[][3] = {{0, 4, 3},      {5, 1, 1},    {3000, 40, 64},
+  const int64_t shapes[][3] = {{0, 4, 3},      {6, 3, 0},      {5, 1, 1},    {3000, 40, 64},
                                {2000, 130, 70}, {900, 7, 200}, {90, 700, 21}};
   for (const auto& s : shapes) {
     check_update<float, float>(DType::f32, s[0], s[1], s[2], draw_float);

@@ -11,7 +11,9 @@ from vqtok.ops import native, reference
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    "shape", [(0, 3, 5), (1, 1, 1), (5000, 8, 64), (3000, 70, 300), (90, 21, 700)], ids=str
+    "shape",
+    [(0, 3, 5), (4, 0, 3), (1, 1, 1), (5000, 8, 64), (3000, 70, 300), (90, 21, 700)],
+    ids=str,
 )
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("isa", native.supported_isas())
