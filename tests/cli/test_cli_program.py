@@ -46,7 +46,7 @@ def test_every_verb_is_in_the_help(capsys) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     for verb in VERBS:
-        assert re.search(rf"^    {verb} +\w", text, re.MULTILINE)
+        assert re.search(rf"^    {verb}\s+\w", text, re.MULTILINE)
     assert "\x1b" not in text
 
 
