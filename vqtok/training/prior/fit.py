@@ -88,6 +88,7 @@ def train_prior(
     sizes = tokenizer.codebook_sizes
     plan = plan_prior(sizes, tokenizer.modality, config.max_bytes)
     train, held = (samples, validation) if validation else _split(samples, config.seed)
+    held = _enough(held)
     torch.manual_seed(config.seed)
     twin = FloatTwin(plan, codebook_vectors(tokenizer))
     trained, judged = Grids(train, sizes), Grids(held, sizes)
@@ -98,7 +99,7 @@ def train_prior(
     float_bits: list[float] = []
 
     def rounding() -> None:
-        float_bits.extend(mean_bits(twin, judged, _JUDGED))
+        float_bits.extend(mean_bits(twin, judged))
         twin.round()
 
     fit_twin(twin, trained, config, rounding, progress)
@@ -115,7 +116,7 @@ def train_prior(
         "bits_per_code": bits,
         **provenance(),
     }
-    bits["integer"] = prior_bits(_integer_prior(twin, tokenizer, {}), held, _JUDGED)
+    bits["integer"] = prior_bits(_integer_prior(twin, tokenizer, {}), held)
     bits.update({key: [round(float(b), 4) for b in value] for key, value in bits.items()})
     return _integer_prior(twin, tokenizer, facts)
 
@@ -177,9 +178,9 @@ def _rate(step: int, first_rounded: int, config: PriorConfig) -> float:
 
 
 @torch.no_grad()
-def mean_bits(twin: FloatTwin, grids: Grids, limit: int | None = None) -> list[float]:
-    """Bits per code of each codebook, over all positions or the first ``limit``."""
-    count = min(len(grids), limit or len(grids))
+def mean_bits(twin: FloatTwin, grids: Grids) -> list[float]:
+    """Bits per code of each codebook."""
+    count = len(grids)
     totals = [0.0] * len(twin.networks)
     for index in torch.arange(count).split(_CHUNK):  # type: ignore[no-untyped-call]
         for q in range(len(totals)):
@@ -187,20 +188,21 @@ def mean_bits(twin: FloatTwin, grids: Grids, limit: int | None = None) -> list[f
     return [total / max(1, count) for total in totals]
 
 
-def prior_bits(
-    prior: Prior, samples: Sequence[NDArray[np.integer]], limit: int | None = None
-) -> list[float]:
-    """Bits per code of each codebook under the integer model, over whole samples.
+def prior_bits(prior: Prior, samples: Sequence[NDArray[np.integer]]) -> list[float]:
+    """Bits per code of each codebook under the integer model."""
+    total = sum(prior.costs(codes).sum((0, 1)) for codes in samples)
+    count = sum(codes.shape[0] * codes.shape[1] for codes in samples)
+    return [float(bits) for bits in np.asarray(total) / max(1, count)]
 
-    ``limit``: no further sample is begun after so many positions.
-    """
-    total, count = np.zeros(len(prior.codebook_sizes)), 0
+
+def _enough(samples: Sequence[NDArray[np.integer]]) -> list[NDArray[np.integer]]:
+    """The first samples, up to the one that completes _JUDGED positions; no empty ones."""
+    chosen, count = [], 0
     for codes in samples:
-        if limit is not None and count >= limit:
-            break
-        total += prior.costs(codes).sum((0, 1))
-        count += codes.shape[0] * codes.shape[1]
-    return [float(bits) for bits in total / max(1, count)]
+        if count < _JUDGED and codes.size:
+            chosen.append(codes)
+            count += codes.shape[0] * codes.shape[1]
+    return chosen
 
 
 def codebook_vectors(tokenizer: Tokenizer) -> list[Tensor]:
