@@ -207,6 +207,7 @@ BOOK = CodebookTokens(8, 100)
         ({"order": "delay", "pad": 1, "row_end": 2}, "no row_end"),
         ({"order": "delay", "pad": 1, "delays": (1,)}, "one of them 0"),
         ({"order": "delay", "pad": 1, "delays": (0, 1)}, "delays must be 1"),
+        ({"order": "delay", "pad": 1, "delays": (0, 2**40), "codebooks": (BOOK, BOOK)}, "delays"),
         ({"order": "delay", "pad": 1, "end": 1}, "both"),
         ({"order": "flatten", "parallel": True}, "parallel"),
         ({"size": SizePrefix(first=0, separator=11, end=12), "end": 12}, "both"),
@@ -228,6 +229,8 @@ def test_refused_layouts(options, message):
         ((2, 0, (5, 5)), "twice"),
         ((3, 0, (5, 6)), "3 tokens"),
         ((1, 0, (2**31,)), "would be tokens"),
+        ((4, "x"), "first must be a token"),
+        ((4, None), "first must be a token"),
     ],
 )
 def test_refused_codebooks(arguments, message):
@@ -245,6 +248,8 @@ def test_refused_codebooks(arguments, message):
         {"codebooks": [{"size": 4}]},
         {"codebooks": [{"size": 4, "first": 0, "x": 1}]},
         {"codebooks": [{"size": "4", "first": 0}]},
+        {"codebooks": [{"size": 4, "first": None}]},
+        {"codebooks": [{"size": 2, "first": 0, "table": [100, 101]}]},
         {"dims": 3},
         {"dims": [1.5]},
         {"order": []},
@@ -296,3 +301,23 @@ def test_a_size_that_cannot_be_said():
     layout = SequenceLayout(codebooks=(BOOK,), size=size)
     with pytest.raises(ValueError, match="beyond"):
         layout.tokens(np.zeros((5, 1, 1), int))
+
+
+def test_tables_of_tokens_far_apart():
+    """They take memory for their codes, not for what lies between."""
+    table = (2**31 - 1, 7, 0, 2**30)
+    book = CodebookTokens(4, table=table)
+    tokens = np.array([[0, 7, 2**30, 2**31 - 1], [1, -5, 2**31 + 4, 2**62]])
+    assert book.codes(tokens).tolist() == [[2, 1, 3, 0], [-1, -1, -1, -1]]
+    assert SequenceLayout(codebooks=(book,), begin=5).vocabulary_size == 2**31
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.uint64])
+def test_small_integers_do_not_wrap(dtype):
+    books = (CodebookTokens(128, 100), CodebookTokens(2, table=(9, 8)))
+    layout = SequenceLayout(codebooks=books, dims=(None,))
+    codes = np.array([[127, 1], [0, 0]], dtype)
+    tokens = layout.tokens(codes)
+    assert tokens.tolist() == [227, 8, 100, 9]
+    assert (layout.codes(tokens) == codes).all()
+    assert books[0].tokens(codes).dtype == np.int64

@@ -129,6 +129,7 @@ def test_a_file_of_it(tmp_path: Path):
         {"colour": 1},
         {"size": 10},
         {"size": "many"},
+        {"size": 10**40, "text": {"first": 1000, "size": 10**30}},
         {"pad": 5},
         {"pad": "x"},
         {"text": {"first": -1, "size": 3}},
@@ -156,3 +157,27 @@ def test_overlaps_are_refused():
 def test_an_unknown_preset():
     with pytest.raises(ValueError, match="preset must be one of"):
         Vocabulary.build({"photo": ("spiral", (8,))})
+
+
+def test_names_do_not_excuse_overlaps():
+    photo = PRESETS["flat"]((8,), 10)
+    for layouts in ({"a:1": photo, "a:2": photo}, {"pad": photo}, {"begin": photo}):
+        with pytest.raises(ValueError, match="overlap"):
+            Vocabulary(size=99, pad=10, begin=11, layouts=layouts)
+
+
+def test_tokens_of_sizes_are_in_the_vocabulary():
+    book = (CodebookTokens(8, 0),)
+    far = SequenceLayout(codebooks=book, size=SizePrefix(first=10, separator=20, end=200))
+    with pytest.raises(ValueError, match="tokens up to 200"):
+        Vocabulary(size=99, pad=9, layouts={"photo": far})
+    for own in ({"pad": 20}, {"pad": 9, "begin": 13}, {"pad": 9, "end": 200}):
+        with pytest.raises(ValueError, match="in a size of photo"):
+            Vocabulary(size=999, **own, layouts={"photo": far})
+
+
+def test_parts_that_cannot_be():
+    with pytest.raises(ValueError, match="no layout 'film', only"):
+        VOCABULARY.tokens([("film", np.zeros((2, 2, 1), int))])
+    with pytest.raises(ValueError, match="float64, not integers"):
+        VOCABULARY.text_tokens(np.array([1.7]))

@@ -39,8 +39,10 @@ class CodebookTokens:
                 raise ValueError("table lists a token twice")
             object.__setattr__(self, "table", table)
             object.__setattr__(self, "first", min(table))
-        if not _is_int(self.first) or self.first < 0 or self.stop > MAX_TOKEN:
-            raise ValueError(f"codes would be tokens {self.first!r} to {self.stop - 1}")
+        if not _is_int(self.first):
+            raise ValueError(f"first must be a token, got {self.first!r:.80}")
+        if self.first < 0 or self.stop > MAX_TOKEN:
+            raise ValueError(f"codes would be tokens {self.first} to {self.stop - 1}")
 
     @property
     def stop(self) -> int:
@@ -49,15 +51,20 @@ class CodebookTokens:
 
     def tokens(self, codes: NDArray[Any]) -> NDArray[Any]:
         """Tokens of codes, which must be in [0, size)."""
-        return codes + self.first if self.table is None else self._table[codes]
+        if self.table is not None:
+            return self._table[codes]
+        return np.asarray(codes, np.int64) + self.first
 
     def codes(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
         """Codes int64 of tokens, -1 for what is no code of this codebook."""
-        shifted = tokens.astype(np.int64) - self.first
-        outside = (shifted < 0) | (shifted >= self.stop - self.first)
+        tokens = tokens.astype(np.int64)
         if self.table is not None:
-            shifted = self._inverse[np.where(outside, 0, shifted)]
-        return np.where(outside, -1, shifted)
+            # Not by a table of all tokens between: they may be far apart.
+            places = np.searchsorted(self._table, tokens, sorter=self._order)
+            codes = self._order[np.minimum(places, self.size - 1)]
+            return np.where(self._table[codes] == tokens, codes, -1)
+        shifted = tokens - self.first
+        return np.where((shifted < 0) | (shifted >= self.size), -1, shifted)
 
     def overlaps(self, span: range) -> bool:
         """Whether a token of ``span`` is one of its codes."""
@@ -74,11 +81,8 @@ class CodebookTokens:
     @classmethod
     def from_json(cls, value: object) -> CodebookTokens:
         """The opposite; ValueError for anything else."""
-        if not isinstance(value, Mapping) or not {"size"} < value.keys() <= {
-            "size",
-            "first",
-            "table",
-        }:
+        keys = value.keys() if isinstance(value, Mapping) else set()
+        if not isinstance(value, Mapping) or keys not in ({"size", "first"}, {"size", "table"}):
             raise ValueError(f"a codebook has size, and first or table, not {value!r:.80}")
         table = value.get("table")
         if table is not None and not isinstance(table, list):
@@ -94,10 +98,9 @@ class CodebookTokens:
         return np.array(self.table, np.int64)
 
     @cached_property
-    def _inverse(self) -> NDArray[np.int64]:
-        inverse = np.full(self.stop - self.first, -1, np.int64)
-        inverse[self._table - self.first] = np.arange(self.size)
-        return inverse
+    def _order(self) -> NDArray[np.int64]:
+        """Codes in the order of their tokens."""
+        return np.argsort(self._table)
 
 
 def _is_int(value: object) -> bool:

@@ -17,6 +17,8 @@ from vqtok.tokens.sequences.size_prefix import SizePrefix
 
 FORMAT = "vqtok.sequence-layout"
 FORMAT_VERSION = 1
+MAX_DELAY = 1 << 16
+"""Delays are below this, as every sequence is longer by the largest."""
 _MARKERS = ("begin", "row_end", "content_end", "end")
 
 
@@ -278,11 +280,11 @@ class SequenceLayout:
     def _check_order(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"order must be one of {ORDERS}, got {self.order!r}")
-        late = [type(delay) is int and delay >= 0 for delay in self.delays]
+        late = [type(delay) is int and 0 <= delay < MAX_DELAY for delay in self.delays]
         if self.order == "delay":
             if len(late) != self.num_codebooks or not all(late) or min(self.delays) != 0:
                 raise ValueError(
-                    f"delays must be {self.num_codebooks} integers >= 0, one of them 0, "
+                    f"delays must be {self.num_codebooks} integers in [0, 2**16), one of them 0, "
                     f"got {self.delays!r}"
                 )
             if self.pad is None or self.row_end is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vqtok.errors import DataError
 from vqtok.files import atomic_write
 from vqtok.tokens.header import parse_json
+from vqtok.tokens.sequences.codebook import MAX_TOKEN
 from vqtok.tokens.sequences.layout import SequenceLayout
 from vqtok.tokens.sequences.parsing import Parsed
 from vqtok.tokens.sequences.presets import PRESETS
@@ -22,6 +23,9 @@ FORMAT = "vqtok.vocabulary"
 FORMAT_VERSION = 1
 BYTES = 256
 _KEYS = {"format", "format_version", "size", "text", "begin", "end", "pad", "layouts"}
+
+Span = tuple[str, str, range]
+"""Tokens that only one layout has (its name, "" for the vocabulary's own), and what they are."""
 
 Part = str | NDArray[Any] | tuple[str, NDArray[Any]]
 """Text, tokens of text, or (name of a layout, codes)."""
@@ -67,21 +71,28 @@ class Vocabulary:
     layouts: Mapping[str, SequenceLayout] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        taken: list[tuple[str, range]] = [("text", self.text)] if self.text else []
+        if type(self.size) is not int or not 1 <= self.size <= MAX_TOKEN:
+            raise ValueError(f"size must be in [1, 2**31], got {self.size!r}")
+        taken: list[Span] = [("", "text", self.text)] if self.text else []
         for name in ("pad", "begin", "end"):
             token = getattr(self, name)
             if token is not None or name == "pad":
                 if type(token) is not int or token < 0:
                     raise ValueError(f"{name} must be a token, got {token!r}")
-                taken.append((name, range(token, token + 1)))
+                taken.append(("", name, range(token, token + 1)))
+        own = {token: name for _, name, span in taken for token in span[:1] if name != "text"}
         for name, layout in self.layouts.items():
             if name in ("", "text") or layout.parallel:
                 raise ValueError(f"layout {name!r}: needs another name, or is parallel")
             taken += _spans(name, layout)
+            for token in [] if layout.size is None else [*layout.size.span, *layout.size.markers]:
+                if token in own:
+                    raise ValueError(f"token {token} is {own[token]} and in a size of {name}")
         _check_apart(taken)
-        top = max(span.stop for _, span in taken)
-        if type(self.size) is not int or top > self.size:
-            raise ValueError(f"size is {self.size!r}, but there are tokens up to {top - 1}")
+        tops = [layout.vocabulary_size for layout in self.layouts.values()]
+        top = max([*(span.stop for _, _, span in taken), *tops])
+        if top > self.size:
+            raise ValueError(f"size is {self.size}, but there are tokens up to {top - 1}")
 
     @classmethod
     def build(cls, layouts: Mapping[str, tuple[Any, ...]], *, text_size: int = BYTES) -> Vocabulary:
@@ -101,10 +112,16 @@ class Vocabulary:
         return cls(size=first, pad=pad, begin=begin, end=end, text=range(text_size), layouts=built)
 
     def tokens(self, parts: Sequence[Part]) -> NDArray[np.int64]:
-        """A document: begin, the parts, end. int64 [n], each in [0, size)."""
+        """A document: begin, the parts, end. int64 [n], each in [0, size).
+
+        Raises ValueError for a layout that there is not, and what its layout or
+        :meth:`text_tokens` refuses.
+        """
         pieces: list[Any] = [] if self.begin is None else [[self.begin]]
         for part in parts:
             if isinstance(part, tuple):
+                if part[0] not in self.layouts:
+                    raise ValueError(f"no layout {part[0]!r}, only {sorted(self.layouts)}")
                 pieces.append(self.layouts[part[0]].tokens(part[1]))
             else:
                 pieces.append(self.text_tokens(part))
@@ -121,7 +138,10 @@ class Vocabulary:
                     "give the tokens of your text tokenizer"
                 )
             text = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
-        tokens = np.asarray(text, np.int64)
+        tokens = np.asarray(text)
+        if tokens.size and tokens.dtype.kind not in "iu":
+            raise ValueError(f"tokens of text are {tokens.dtype}, not integers")
+        tokens = tokens.astype(np.int64)
         if tokens.ndim != 1 or ((tokens < 0) | (tokens >= len(self.text))).any():
             raise ValueError(f"tokens of text must be [n], each in [0, {len(self.text)})")
         return tokens + self.text.start
@@ -226,19 +246,20 @@ class Vocabulary:
             raise DataError(f"{path}: {error}") from error
 
 
-def _spans(name: str, layout: SequenceLayout) -> Iterator[tuple[str, range]]:
-    """What only this layout may use, as ("name:part", tokens); sizes may be said in text."""
+def _spans(name: str, layout: SequenceLayout) -> Iterator[Span]:
+    """What only this layout may use; sizes may be said in text."""
     for q, book in enumerate(layout.codebooks):
-        yield f"{name}:codebook {q}", range(book.first, book.stop)
+        yield name, f"codebook {q}", range(book.first, book.stop)
     for marker, token in layout.markers.items():
-        yield f"{name}:{marker}", range(token, token + 1)
+        yield name, marker, range(token, token + 1)
 
 
-def _check_apart(taken: list[tuple[str, range]]) -> None:
-    """ValueError where spans of different owners (what is before the colon) overlap."""
-    reached: dict[str, tuple[str, range]] = {}
-    for name, span in sorted(taken, key=lambda entry: entry[1].start):
-        owner = name.split(":")[0]
+def _check_apart(taken: list[Span]) -> None:
+    """ValueError where spans overlap that are not of one layout."""
+    reached: dict[tuple[str, str], tuple[str, range]] = {}
+    for layout, part, span in sorted(taken, key=lambda entry: entry[2].start):
+        name = f"{layout}:{part}" if layout else part
+        owner = (layout, "" if layout else part)
         for other, (before, earlier) in reached.items():
             if other != owner and earlier.stop > span.start:
                 raise ValueError(f"tokens of {before} {earlier} and of {name} {span} overlap")
