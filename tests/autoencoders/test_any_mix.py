@@ -25,6 +25,7 @@ SQUEEZES = {
     "ibq": {"codebook_size": 8, "dim": DIM},
     "gumbel": {"codebook_size": 8, "dim": DIM},
     "random_projection": {"codebook_size": 8, "dim": DIM, "codebook_dim": 3},
+    "fixed": {"codebook_size": 16, "dim": DIM},
     "fsq": {"levels": [5] * DIM},
     "ifsq": {"levels": [5] * DIM},
     "clamped_fsq": {"levels": [5] * DIM, "scale": [2.0] * DIM},
@@ -80,7 +81,7 @@ DAMAGES = [
     {"type": "salt_and_pepper", "fraction": 0.1},
 ]
 # Those of photos and sounds have their own tests, with quantizers.
-ELSEWHERE = {"conv", "spectral", "waveform"}
+ELSEWHERE = {"conv", "spectral", "waveform", "vqgan", "seanet", "absent"}
 # A grid of latents is what it codes.
 NEEDS_GRID = {"multiscale"}
 PAIRS = [
