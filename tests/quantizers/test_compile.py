@@ -15,6 +15,7 @@ CONFIGS = {
     "ibq": {"type": "ibq", **TABLE},
     "gumbel": {"type": "gumbel", **TABLE},
     "random_projection": {"type": "random_projection", **TABLE, "codebook_dim": 3},
+    "fixed": {"type": "fixed", **TABLE},
     "fsq": {"type": "fsq", "levels": [8, 5, 2, 3]},
     "ifsq": {"type": "ifsq", "levels": [8, 5, 2, 3]},
     "clamped_fsq": residual_fsq([8, 5, 2, 3], 1).layers[0].config,
