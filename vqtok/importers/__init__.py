@@ -38,6 +38,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+_IMPOSSIBLE = (ValueError, TypeError, RuntimeError, IndexError, ArithmeticError, MemoryError)
+"""What constructors say of the model that sizes and settings describe: no channels, no memory."""
+
+
 def load(
     path: str | Path, family: str = "auto", *, name: str | None = None, **options: Any
 ) -> Tokenizer:
@@ -71,8 +75,9 @@ def load(
         model = FAMILIES[family].build(checkpoint, **options)
     except DataError as error:
         raise DataError(f"{path}, as {family}: {error}") from error
-    except (ValueError, TypeError) as error:  # the model that it describes cannot be
-        raise DataError(f"{path}, as {family}: {error}") from error
+    except _IMPOSSIBLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path}, as {family}: {reason}") from error
     origin = {"family": family, "files": dict(checkpoint.files), "vqtok": __version__}
     return Tokenizer(model, name=name or path.stem, training={"imported": origin})
 

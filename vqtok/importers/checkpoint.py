@@ -32,6 +32,7 @@ WEIGHT_FILES = (
 CONFIG_FILES = ("config.json", "params.json")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "best_state", "module", "generator")
+_MAX_WRAPPERS = 8
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".th")
 
 
@@ -126,7 +127,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
 def _unwrap(loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors in what was unpickled, under whatever wrappers, and the settings beside them."""
     settings: Mapping[str, Any] = {}
-    while isinstance(loaded, Mapping):
+    for _ in range(_MAX_WRAPPERS):  # one that holds itself has no end
+        if not isinstance(loaded, Mapping):
+            break
         tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
         if len(tensors) > 1:
             return tensors, settings

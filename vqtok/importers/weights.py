@@ -23,7 +23,8 @@ class Weights:
             does not know may stay: no place of the model has it.
 
     Raises:
-        DataError: two tensors become one.
+        DataError: two tensors become one, or one that is of use is not dense or not of real
+            floating-point numbers.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> None:
@@ -35,6 +36,11 @@ class Weights:
                 continue
             if name in self._tensors:
                 raise DataError(f"tensors {self._sources[name]!r} and {source!r} are both {name!r}")
+            if tensor.layout != torch.strided or not tensor.is_floating_point():
+                kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+                raise DataError(
+                    f"tensor {source!r} is {kind}, expected dense floating-point numbers"
+                )
             self._tensors[name] = tensor.detach()
             self._sources[name] = source
 
@@ -96,7 +102,7 @@ class Weights:
         tensors = [self[part] for part in parts]
         try:
             joined = join(*tensors)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             sources = ", ".join(repr(self._sources[part]) for part in parts)
             raise DataError(f"tensors {sources} do not fit together: {error}") from error
         source = self._sources[parts[0]]
@@ -129,10 +135,10 @@ class Weights:
             if _OWN.search(name) and name not in self._tensors:
                 state[name] = torch.ones_like(place)
                 continue
-            value = self._fitted(name, place)
+            value = self._fitted(name, place).to(place.dtype)
             if not bool(value.isfinite().all()):
                 raise DataError(f"tensor {self._sources[name]!r} holds NaN or Inf")
-            state[name] = value.to(place.dtype)
+            state[name] = value
         model.load_state_dict(state, strict=True)
 
     def _fitted(self, name: str, place: Tensor) -> Tensor:
@@ -147,6 +153,10 @@ class Weights:
 
 
 def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
+    # torch believes its arguments, whatever memory there is.
+    expected = [*direction.shape[:1], *[1] * (direction.ndim - 1)]
+    if not direction.numel() or not expected or list(length.shape) != expected:
+        raise ValueError(f"shapes {list(direction.shape)} and {list(length.shape)}")
     return torch._weight_norm(direction.float(), length.float(), 0)
 
 

@@ -157,10 +157,11 @@ def read_npy(source: Source) -> NDArray[Any]:
             if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != left:
                 raise DataError(f"{source.uri}: {left} bytes are no array of shape {list(shape)}")
             data = file.read(left)
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{source.uri}: not a .npy file of numbers ({error})") from error
-    if len(data) != left:
-        raise DataError(f"{source.uri}: cut short while it was read")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+        if len(data) != left:
+            raise DataError(f"{source.uri}: cut short while it was read")
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    except (DataError, OSError):
+        raise
+    except Exception as error:  # a header is a Python expression: any fault of one may come
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{source.uri}: not a .npy file of numbers ({reason})") from error
