@@ -130,6 +130,15 @@ def test_another_prior_is_refused(coded, own, monkeypatch) -> None:
         TokenReader(folder)[0]
 
 
+def test_a_prior_that_cannot_be_read_is_told(coded, monkeypatch) -> None:
+    folder, _ = coded
+    (folder / "prior.safetensors").unlink()
+    (folder / "prior.safetensors").mkdir()
+    monkeypatch.setattr(prior, "_loaded", {})
+    with pytest.raises(DataError, match=r"prior\.safetensors cannot be read; these codes need"):
+        TokenReader(folder)[0]
+
+
 @pytest.mark.parametrize("load", [native.load, lambda: None], ids=["native", "numpy"])
 def test_codes_too_high_predict_nothing(coded, load, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first plane, packed as bits, is looked up to decode the second."""

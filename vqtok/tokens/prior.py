@@ -340,11 +340,14 @@ def find_prior(digest: str, folder: Path) -> Prior:
     if digest not in _loaded:
         own = folder / PRIOR
         for path in (own, *bundled_priors()):
-            if path.is_file() and _digest(path) == digest:
-                _loaded[digest] = Prior.load(path)
+            data = _contents(path)
+            if hashlib.sha256(data).hexdigest() == digest:
+                _loaded[digest] = Prior.from_bytes(data, str(path))
                 break
         else:
-            there = f"is another, {_digest(own)[:12]}" if own.is_file() else "is not there"
+            there = "cannot be read" if own.exists() else "is not there"
+            if _contents(own):
+                there = f"is another, {_digest(own)[:12]}"
             raise DataError(
                 f"{own} {there}; these codes need the prior {digest[:12]}: copy the {PRIOR} of "
                 "their tokenizer, or of the dataset they came with, to that place"
@@ -353,6 +356,12 @@ def find_prior(digest: str, folder: Path) -> Prior:
 
 
 def _digest(path: Path) -> str:
-    if path.stat().st_size > MAX_BYTES:
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(_contents(path)).hexdigest()
+
+
+def _contents(path: Path) -> bytes:
+    """What a file holds, nothing if it cannot be read or is too large for a prior."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+    except OSError:
+        return b""
