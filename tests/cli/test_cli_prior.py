@@ -60,6 +60,19 @@ def test_tokens_teach_the_same_as_their_files(
     assert "learned from" in shown
 
 
+def test_a_malformed_prior_is_replaced_by_the_new_one(
+    with_prior: str, tokens: str, tmp_path: Path
+) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    shutil.copytree(with_prior, mine)
+    (mine / "prior.safetensors").write_bytes(b"nonsense")
+    arguments = ["train-prior", str(mine), "--data", tokens, *FAST]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert Tokenizer.from_pretrained(out).prior is not None
+    assert main([*arguments, "--overwrite"]) == 0
+    assert Tokenizer.from_pretrained(mine).prior is not None
+
+
 def test_what_train_prior_refuses(
     tokenizer_folder: str, photos: str, tokens: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
         failed += bad
     with _training_bar(config.steps) as advance:
         prior = train_prior(tokenizer.to("cpu"), samples, config, validation, advance)
+    tokenizer.prior = prior  # whatever was there, be it of another tokenizer or malformed
     if out.resolve() != find_pretrained(args.tokenizer).resolve():
         tokenizer.save_pretrained(out)
     prior.save(out / PRIOR)
