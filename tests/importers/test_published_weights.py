@@ -25,8 +25,10 @@ from vqtok.importers.weights import Weights
     ],
 )
 def test_other_numbers_are_refused(value):
-    with pytest.raises(DataError, match=r"'bias' is .*, expected dense floating-point"):
-        Weights({"bias": value}, lambda name: name)
+    with pytest.raises(DataError, match=r"'bias' is .*, expected"):
+        Weights({"weight": torch.ones(3), "bias": value}, lambda name: name).load_into(
+            nn.LayerNorm(3, bias=True)
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,8 @@ def test_numbers_beyond_the_precision_of_the_model_are_refused():
         (torch.ones(4, 3, 2), torch.tensor(1.0)),
         (torch.ones(0, 3, 2), torch.ones(0, 1, 1)),
         (torch.tensor(1.0), torch.tensor(1.0)),
+        (torch.ones(4, 3, 2, dtype=torch.int32), torch.ones(4, 1, 1)),
+        (torch.ones(4, 3, 2), torch.ones(4, 1, 1, dtype=torch.complex64)),
     ],
 )
 def test_weight_norm_of_other_shapes_is_refused(direction, length):

@@ -23,8 +23,7 @@ class Weights:
             does not know may stay: no place of the model has it.
 
     Raises:
-        DataError: two tensors become one, or one that is of use is not dense or not of real
-            floating-point numbers.
+        DataError: two tensors become one, or one that is of use is not dense.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> None:
@@ -36,11 +35,8 @@ class Weights:
                 continue
             if name in self._tensors:
                 raise DataError(f"tensors {self._sources[name]!r} and {source!r} are both {name!r}")
-            if tensor.layout != torch.strided or not tensor.is_floating_point():
-                kind = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-                raise DataError(
-                    f"tensor {source!r} is {kind}, expected dense floating-point numbers"
-                )
+            if tensor.layout != torch.strided:
+                raise DataError(f"tensor {source!r} is {tensor.layout}, expected a dense one")
             self._tensors[name] = tensor.detach()
             self._sources[name] = source
 
@@ -144,6 +140,10 @@ class Weights:
     def _fitted(self, name: str, place: Tensor) -> Tensor:
         """The tensor in the shape of its place, axes of size 1 aside."""
         value = self[name]
+        if place.is_floating_point() and not value.is_floating_point():
+            raise DataError(
+                f"tensor {self._sources[name]!r} is {value.dtype}, expected floating-point numbers"
+            )
         if [size for size in value.shape if size != 1] != [n for n in place.shape if n != 1]:
             raise DataError(
                 f"tensor {self._sources[name]!r} has shape {list(value.shape)}, "
@@ -155,6 +155,8 @@ class Weights:
 def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
     # torch believes its arguments, whatever memory there is.
     expected = [*direction.shape[:1], *[1] * (direction.ndim - 1)]
+    if not (direction.is_floating_point() and length.is_floating_point()):
+        raise ValueError(f"they are {direction.dtype} and {length.dtype}")
     if not direction.numel() or not expected or list(length.shape) != expected:
         raise ValueError(f"shapes {list(direction.shape)} and {list(length.shape)}")
     return torch._weight_norm(direction.float(), length.float(), 0)
