@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -17,7 +18,7 @@ from vqtok.cli.export import TARGETS
 from vqtok.errors import UsageError
 from vqtok.exporters import EXPORTERS, export_dataset, find_layout
 from vqtok.exporters.records import INFO, Record, grouped
-from vqtok.tokens import Sample, TokenReader
+from vqtok.tokens import Header, Sample, TokenReader
 from vqtok.tokens.sequences import PRESETS, Vocabulary
 
 
@@ -189,6 +190,26 @@ def test_only_an_export_is_replaced(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no target 'zip'"):
         export_dataset(reader, tmp_path / "new", "zip")
     assert sorted(os.listdir(tmp_path)) == ["mine", "out"]
+
+
+def test_an_export_does_not_replace_what_it_reads(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_dataset(TokenReader(dataset), out, "npy")
+    inside = Path(shutil.copytree(dataset, out / "tokens"))
+    before = contents(inside)
+    for tokens in (inside, inside / "a.safetensors"):
+        with pytest.raises(UsageError, match="which the export replaces"):
+            export_dataset(TokenReader(tokens), out, "npy", overwrite=True)
+    assert contents(inside) == before
+
+
+def test_layouts_that_cannot_be_are_wrong_usage(tmp_path: Path) -> None:
+    header = Header(tokenizer="f", tokenizer_name="toy", codebook_sizes=(1 << 31,))
+    for name in PRESETS:
+        with pytest.raises(UsageError, match=f"--layout {name} is not for this tokenizer"):
+            find_layout(name, header, header.codebook_sizes)
+    with pytest.raises(UsageError, match="neither a preset"):
+        find_layout("x" * 300, header, (4,))
 
 
 def test_a_failure_leaves_what_was_there(dataset: Path, tmp_path: Path, monkeypatch) -> None:

@@ -61,7 +61,7 @@ def export_dataset(
     reported.
 
     Raises UsageError for another target, and for an ``out`` that is not empty, unless it holds an
-    earlier export and ``overwrite`` says to replace it.
+    earlier export and ``overwrite`` says to replace it, with all in that folder.
     """
     out = Path(out)
     if target not in EXPORTERS:
@@ -70,6 +70,8 @@ def export_dataset(
     if not 1 <= count <= tokens.header.num_codebooks:
         raise UsageError(f"num_codebooks is {count}, the tokens have {tokens.header.num_codebooks}")
     check_output(out, overwrite)
+    if tokens.path.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{tokens.path} lies in {out}, which the export replaces: choose another")
     sizes = tokens.header.codebook_sizes[:count]
     if layout is None and target in _LINES_ONLY:
         layout = codes_in_line(tokens.header, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -19,9 +20,12 @@ def find_layout(text: str, header: Header, codebook_sizes: Sequence[int]) -> Seq
     for a malformed file.
     """
     if text in PRESETS:
-        return PRESETS[text](codebook_sizes)  # type: ignore[call-arg]
+        try:
+            return PRESETS[text](codebook_sizes)  # type: ignore[call-arg]
+        except ValueError as error:
+            raise UsageError(f"--layout {text} is not for this tokenizer: {error}") from error
     path = Path(text)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(
             f"--layout {text}: neither a preset ({', '.join(PRESETS)}) nor a JSON file of a layout "
             "or vocabulary"
