@@ -11,6 +11,7 @@ from vqtok.cli import main
 from vqtok.errors import UsageError
 from vqtok.media import list_sources
 from vqtok.pipeline import Share, encode_dataset, make_plan
+from vqtok.pipeline.lock import Lock
 from vqtok.pipeline.workspace import open_workspace
 from vqtok.tokens import verify
 
@@ -103,6 +104,30 @@ def test_another_number_of_processes_goes_on(
     assert seen == [9, 1]  # all but the last shard, of one input
     assert report.manifest is not None
     assert folder_contents(tmp_path / "out") == folder_contents(encoded)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("size", [1, 2])
+def test_another_plan_that_begins_meanwhile(
+    toy, photos, tmp_path, monkeypatch, folder_contents, size: int, finished: bool
+) -> None:
+    """Between the look at the folder and the lock another process takes it."""
+    tokenizer, out = toy.ToyTokenizer(), tmp_path / "out"
+    plans = [make_plan(list_sources(photos), tokenizer, shard_size=size) for size in (3, 4)]
+    take = Lock.take
+
+    def late(lock: Lock, **options) -> bool:
+        monkeypatch.setattr(Lock, "take", take)
+        encode_dataset(plans[1], tokenizer, out, share=Share(0, 1 if finished else 2))
+        return take(lock, **options)
+
+    monkeypatch.setattr(Lock, "take", late)
+    with pytest.raises(UsageError, match="that differs"):
+        encode_dataset(plans[0], tokenizer, out, share=Share(1 % size, size))
+    report = encode_dataset(plans[1], tokenizer, out)
+    assert report.manifest is not None
+    encode_dataset(plans[1], tokenizer, tmp_path / "alone")
+    assert folder_contents(out) == folder_contents(tmp_path / "alone")
 
 
 def test_shares_killed_at_random_moments(

@@ -144,14 +144,17 @@ def open_workspace(out: Path, plan: Plan, *, shared: bool = False) -> Iterator[W
     """
     _check_output(out, plan)
     work = out / WORK
+    was_begun = _is_begun(out)
     lock = Lock(work / "lock")
     try:
         if not lock.take(shared=shared, seconds=MERGE_SECONDS if shared else 0):
             raise UsageError(f"{out}: another vqtok encode is writing here now")
+        if not was_begun and _is_begun(out):  # by another process, perhaps with another plan
+            _check_output(out, plan)
         if not shared:
             remove_temporaries(out)
             remove_temporaries(work)
-        if not (out / MANIFEST).exists() and not (work / PLAN).exists():
+        if not _is_begun(out):
             with atomic_write(work / PLAN) as file:
                 file.write(plan.to_bytes())
         yield Workspace(out, plan, lock)
@@ -199,6 +202,10 @@ def _check_output(out: Path, plan: Plan) -> None:
             _check_output(out, plan)
             return
         raise UsageError(f"{out} holds other files; choose a new or an empty folder")
+
+
+def _is_begun(out: Path) -> bool:
+    return (out / MANIFEST).exists() or (out / WORK / PLAN).exists()
 
 
 def _begun(plan_file: Path) -> Plan | None:
