@@ -146,7 +146,12 @@ uint32_t weigh(const int32_t* y, int64_t count, int shift, uint32_t* weights) {
     store(reinterpret_cast<int32_t*>(weights + i), kept);
     sum = _mm512_add_epi32(sum, kept);
   }
-  return static_cast<uint32_t>(_mm512_reduce_add_epi32(sum));
+  // the sum of 4096 of the largest weights exceeds 2^31, so it is none of signed numbers
+  alignas(64) uint32_t sums[kLanes];
+  store(reinterpret_cast<int32_t*>(sums), sum);
+  uint32_t total = 0;
+  for (int lane = 0; lane < kLanes; ++lane) total += sums[lane];
+  return total;
 }
 
 #else

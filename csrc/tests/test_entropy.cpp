@@ -258,6 +258,21 @@ void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int
   }
 }
 
+// The largest sum of weights, and the largest difference of outputs.
+void check_weigh() {
+  constexpr int64_t kMost = 4096;
+  Buffer<int32_t> y(kMost);
+  Buffer<uint32_t> weights(kMost);
+  for (const Isa* isa : usable_isas()) {
+    std::fill_n(y.data(), kMost, -7);
+    CHECK(isa->prior->weigh(y.data(), kMost, 0, weights.data()) == kMost * ((1u << 19) + 1), "%s",
+          isa->name);
+    y[9] = 1140000000;
+    std::fill_n(y.data(), 9, -1140000000);
+    CHECK(isa->prior->weigh(y.data(), 10, 0, weights.data()) == (1u << 19) + 10, "%s", isa->name);
+  }
+}
+
 // The streams of fixed codes and networks, as AVX-512 made them once; FNV-1a.
 void check_golden() {
   Random random(2026);
@@ -297,6 +312,7 @@ int main(int argc, char** argv) {
   std::mt19937_64 random(argc > 1 ? strtoull(argv[1], nullptr, 10) : 1);
   const int rounds = argc > 2 ? atoi(argv[2]) : 20;
   check_golden();
+  check_weigh();
   for (int n = 0; n < 20 * rounds; ++n) check_range_coder(random);
   for (int64_t size : {1, 2, 3, 5, 8, 255, 1024, 1025, 65536, 1 << 20})
     for (int count : {1, 2, 4}) {
