@@ -52,7 +52,8 @@ class CodebookTokens:
     def tokens(self, codes: NDArray[Any]) -> NDArray[Any]:
         """Tokens of codes, which must be in [0, size)."""
         if self.table is not None:
-            return self._table[codes]
+            listed: NDArray[np.int64] = self._table[codes]
+            return listed
         return np.asarray(codes, np.int64) + self.first
 
     def codes(self, tokens: NDArray[Any]) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ class Documents:
     def window(self) -> list[int | None] | None:
         """The source's window in Python's own integers."""
         window = self.source.window
-        return window and [None if size is None else int(size) for size in window]
+        return None if window is None else [None if side is None else int(side) for side in window]
 
     def read(self, sample: int, turn: int, seed: int) -> NDArray[np.int64]:
         """Tokens int64 [lengths[sample]] (or [.., Q]); DataError where the sample is damaged.
