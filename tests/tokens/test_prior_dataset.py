@@ -175,6 +175,17 @@ def test_a_prior_that_comes_with_vqtok_is_found(coded, own, monkeypatch, tmp_pat
     assert verify(folder) == []
 
 
+def test_a_prior_that_came_with_vqtok_is_found(coded, monkeypatch, tmp_path_factory) -> None:
+    folder, samples = coded
+    root = tmp_path_factory.mktemp("vqtok")
+    (root / "pretrained" / "toy").mkdir(parents=True)
+    small_prior(7).save(root / "pretrained" / "toy" / "prior.safetensors")
+    (folder / "prior.safetensors").rename(root / "pretrained" / "toy" / "prior-1.safetensors")
+    monkeypatch.setattr(prior, "_loaded", {})
+    monkeypatch.setattr(prior.resources, "files", lambda package: root)
+    same(TokenReader(folder), samples)
+
+
 def test_a_prior_for_other_codebooks_is_refused(coded, own) -> None:
     folder, samples = coded
     header = replace(TokenReader(folder).header, codebook_sizes=(9, 21))

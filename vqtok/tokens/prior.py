@@ -322,9 +322,9 @@ _loaded: dict[str, Prior] = {}
 
 
 def bundled_priors() -> list[Path]:
-    """The priors of the tokenizers that come with vqtok."""
+    """The priors of the tokenizers that come with vqtok, and those that were theirs before."""
     root = Path(str(resources.files("vqtok") / "pretrained"))
-    return sorted(root.glob(f"*/{PRIOR}"))
+    return sorted(root.glob("*/prior*.safetensors"))
 
 
 def is_bundled(prior: Prior) -> bool:
