@@ -87,6 +87,7 @@ def test_shapes(shape, sizes, modality, axes, grid, samples, dims, tmp_path: Pat
         ((9,), AUDIO, ("h", "w"), None, "are not those of audio"),
         ((9,), IMAGE, ("hw",), None, "a grid is needed"),
         ((9,), IMAGE, ("h", "w"), (4, 4), "a grid is needed"),
+        ((9,), IMAGE, None, (4, 4), "a grid is needed"),
         ((9, 5), IMAGE, ("h", "w"), None, "one axis must be q"),
     ],
 )
@@ -214,6 +215,8 @@ def test_codes_of_a_tokenizer_can_be_decoded(tmp_path: Path, capsys) -> None:
     (tmp_path / "codes").mkdir()
     np.save(tmp_path / "codes/x.npy", RNG.integers(0, 1024, (2, 3, 1)))
     command = ["convert", str(tmp_path / "codes"), str(tmp_path / "out"), "--tokenizer", "photo"]
+    assert main([*command, "--num-codebooks", "99"]) == 2
+    assert "--num-codebooks 99: photo has 4" in capsys.readouterr().err
     assert main([*command, "--num-codebooks", "1"]) == 0
     assert main(["decode", str(tmp_path / "out"), str(tmp_path / "decoded")]) == 0
     assert "1 image decoded" in capsys.readouterr().out

@@ -115,6 +115,8 @@ def _codes(args: argparse.Namespace) -> ForeignCodes:
             raise UsageError("--tokenizer says name, codebook sizes and modality: drop the others")
         name, modality = tokenizer.name, tokenizer.modality
         sizes = tokenizer.codebook_sizes[: args.num_codebooks]
+        if args.num_codebooks is not None and args.num_codebooks > len(sizes):
+            raise UsageError(f"--num-codebooks {args.num_codebooks}: {name} has {len(sizes)}")
         fingerprint = tokenizer.fingerprint
     else:
         if args.num_codebooks is not None:

@@ -59,13 +59,13 @@ class ForeignCodes:
         if not self.fingerprint:
             known = dump_json({"name": self.name, "codebook_sizes": list(self.codebook_sizes)})
             object.__setattr__(self, "fingerprint", hashlib.sha256(known).hexdigest())
+        if (FLAT in (self.axes or ())) != (self.grid is not None):
+            raise ValueError("a grid is needed with the axis hw, and only then")
         if self.axes is None:
             return
         dims = {name for name in self.axes if name != CODEBOOK}
         if dims not in _AXES[self.modality] or len(set(self.axes)) != len(self.axes):
             raise ValueError(f"axes {' '.join(self.axes)!r} are not those of {self.modality} codes")
-        if (FLAT in self.axes) != (self.grid is not None):
-            raise ValueError("a grid is needed with the axis hw, and only then")
         if CODEBOOK not in self.axes and len(self.codebook_sizes) > 1:
             raise ValueError(f"of {len(self.codebook_sizes)} codebooks one axis must be q")
 
