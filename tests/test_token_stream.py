@@ -161,8 +161,9 @@ def test_states_of_other_data_are_refused(folder):
     stream = TokenStream(make(folder), 4)
     with pytest.raises(ValueError, match="worker 0 of 2"):
         stream.load_state_dict({**state, "worker": [0, 2]})
-    with pytest.raises(ValueError, match="not the state"):
-        stream.load_state_dict({})
+    for other in ({}, None, {"version": 1}, {**state, "version": 2}):
+        with pytest.raises(ValueError, match="not the state"):
+            stream.load_state_dict(other)
 
 
 def test_epochs_are_counted_once(folder, monkeypatch):
