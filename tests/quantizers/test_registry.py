@@ -16,6 +16,7 @@ from vqtok.quantizers import (
     build_quantizer,
     residual_fsq,
 )
+from vqtok.quantizers.base import mask_of_lengths
 
 VECTOR = {"type": "vector", "codebook_size": 16, "dim": 6}
 GRADIENT = {**VECTOR, "learning": "gradient"}
@@ -486,6 +487,12 @@ def test_lengths_are_a_mask(config):
     assert torch.equal(first.codes, second.codes)
     assert all(torch.equal(first.losses[name], second.losses[name]) for name in first.losses)
     assert all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.uint16, torch.int32])
+def test_lengths_of_small_types_may_be_of_long_latents(dtype):
+    mask = mask_of_lengths(torch.tensor([50, 0], dtype=dtype), (2, 300, 6))
+    assert mask.sum(1).tolist() == [50, 0]
 
 
 def test_wrong_lengths_are_named():

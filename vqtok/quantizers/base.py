@@ -204,6 +204,7 @@ def mask_of_lengths(lengths: Tensor, shape: Sequence[int]) -> Tensor:
             f"lengths must be integers [B] for latents [B, T, ..., D], "
             f"not {lengths.dtype} {list(lengths.shape)} for {list(shape)}"
         )
+    lengths = lengths.long()  # T need not fit into a smaller type
     inside = (lengths >= 0) & (lengths <= shape[1])
     if torch.compiler.is_compiling() or lengths.device.type != "cpu":
         torch._assert_async(inside.all(), f"lengths outside 0..{shape[1]}")
