@@ -33,6 +33,7 @@ def test_a_grid_keeps_pixels():
     np.testing.assert_array_equal(tile, expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*memorises")  # the images are noise
 @pytest.mark.parametrize("name", ["vae", "sparse", "vqvae", "vanilla"])
 def test_the_page_of_a_model(name, tmp_path, capsys):
     data = images()
