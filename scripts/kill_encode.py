@@ -1,6 +1,6 @@
 """Kill `vqtok encode` with SIGKILL again and again; the dataset must come out byte-identical.
 
-    python scripts/kill_encode.py photos/ /tmp/kills --kills 50
+    python scripts/kill_encode.py photos/ kills/ --kills 50
 
 An undisturbed run makes the reference. Then, for each way to run (one process, ``--processes 2``,
 three processes that share the job, Ray, and the merge alone), the command is started, a random one

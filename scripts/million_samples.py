@@ -1,6 +1,6 @@
 """A token dataset of a million tiny samples: building, opening, random access, memory.
 
-    python scripts/million_samples.py /tmp/million
+    python scripts/million_samples.py million/
 
 Writes ``--samples`` samples of 4 x 4 codes (1,024 codes in a codebook) in shards of 10,000, then
 reads in fresh processes: how long opening takes until the first sample is there, how long one
