@@ -28,7 +28,7 @@ RANKS = {
     "importers": 6,
     "training": 7,
     "pipeline": 7,
-    "bench": 7,
+    "bench": 8,
     "exporters": 8,
     "estimator": 9,
     "cli": 9,

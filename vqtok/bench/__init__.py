@@ -1,0 +1,1 @@
+"""Compression ratio against quality: tokenizers beside formats of images and sounds."""
