@@ -237,3 +237,29 @@ def test_warm_start(photos, tmp_path):
     )
     for name, value in run.model.state_dict().items():
         assert torch.equal(value, start.autoencoder.state_dict()[name]), name
+
+
+def test_a_large_codebook_starts_from_many_batches(photos):
+    """A batch of 4 has 64 latents; k-means of 256 codes needs more than that."""
+    parts = preset_config("photo-tiny")
+    layer = {**parts["quantizer"]["layers"][0], "codebook_size": 256}
+    run = Trainer({**parts, "quantizer": layer}, crops(photos), None, config(steps=1), name="one")
+    seen = torch.cat([run.task.inputs(run.data.batch(i), run.device).values for i in range(32)])
+    latents = run.model.encode(seen).detach().reshape(-1, 32)
+    assert len(latents) == 8 * 256
+    run.task.start(run.model, run.data, run.device)
+    table = run.model.quantizer.embeddings
+    # Lloyd's condition, roughly: means of the latents that chose them, so codes are for all
+    # batches and not for the first alone.
+    distance = torch.cdist(latents.double(), table.double())
+    error = distance.amin(1).square().mean()
+    assert len(distance.argmin(1).unique()) > 0.9 * 256
+    first = latents[torch.randperm(64)].double()  # all that one batch could give
+    assert error < 0.6 * torch.cdist(latents.double(), first).amin(1).square().mean()
+
+
+def test_a_start_is_not_taken_from_a_run_that_has_one(photos, tmp_path, monkeypatch):
+    start = trainer(photos, tmp_path / "a").fit()
+    more = Trainer(start.autoencoder.config, crops(photos), None, config(), name="more", init=start)
+    monkeypatch.setattr(more.task, "start", lambda *_: pytest.fail("it has learned already"))
+    more.fit()

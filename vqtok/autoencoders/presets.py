@@ -22,6 +22,19 @@ def photo() -> Autoencoder:
     )
 
 
+def photo_lm() -> Autoencoder:
+    """Photos at downsample 16, one codebook of 16,384: 256 codes for 256 x 256 pixels."""
+    dim = 32
+    # A batch has far fewer latents than there are codes, so the means run over many steps.
+    quantizer = VectorQuantizer(16_384, dim, decay=0.998, revive_below=0.02)
+    return Autoencoder(
+        ConvEncoder((64, 96, 160), (0, 1, 2), dim=dim),
+        quantizer,
+        ConvDecoder((64, 128, 192), (1, 2, 2), dim=dim),
+        loss_weights={"commitment": 0.025},
+    )
+
+
 def photo_tiny() -> Autoencoder:
     """The photo model in miniature, for tests and first experiments."""
     return residual_conv(
@@ -106,6 +119,7 @@ def residual_spectral(
 
 PRESETS: dict[str, Callable[..., Autoencoder]] = {
     "photo": photo,
+    "photo-lm": photo_lm,
     "photo-tiny": photo_tiny,
     "audio": audio,
     "audio-tiny": audio_tiny,

@@ -118,12 +118,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _bundled_name(tokens: TokenReader) -> str:
     """The tokenizer that the tokens name, if it is one of ours: a file must not choose paths."""
-    from vqtok.tokenizer import bundled_names
+    from vqtok.tokenizer import bundled_maker
 
-    name = tokens.header.tokenizer_name
-    if name not in bundled_names():
+    header = tokens.header
+    try:
+        maker = bundled_maker(header.tokenizer_name, header.tokenizer)
+    except UsageError as error:
+        raise UsageError(f"{tokens.path}: {error}") from error
+    if maker is None:
         raise UsageError(
-            f"{tokens.path} was made by tokenizer {name!r}, which is not bundled; "
+            f"{tokens.path} was made by tokenizer {header.tokenizer_name!r}, which is not bundled; "
             "name its folder with --tokenizer"
         )
-    return name
+    return maker

@@ -86,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _known_by_name(name: str) -> None:
     """UsageError unless a tokenizer of this name is bundled."""
-    from vqtok.tokenizer import bundled_names
+    from vqtok.tokenizer import bundled_names, is_bundled_name
 
-    if name not in bundled_names():
+    if not is_bundled_name(name):
         raise UsageError(
             f"{name}: no such file or folder, nor one of the bundled tokenizers "
             f"({', '.join(bundled_names())})"

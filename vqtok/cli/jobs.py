@@ -48,9 +48,9 @@ def local_device(device: str) -> str:
 
 def everywhere(tokenizer: str) -> str:
     """The name of a tokenizer for processes with another working directory."""
-    from vqtok.tokenizer import bundled_names
+    from vqtok.tokenizer import is_bundled_name
 
-    return tokenizer if tokenizer in bundled_names() else os.path.abspath(tokenizer)
+    return tokenizer if is_bundled_name(tokenizer) else os.path.abspath(tokenizer)
 
 
 def make_engine(args: argparse.Namespace, load: Callable[[], Any], device: str) -> Engine | None:

@@ -192,13 +192,13 @@ def _from_files(
 
 
 def _target(args: argparse.Namespace, name: str) -> Path:
-    from vqtok.tokenizer import bundled_names
+    from vqtok.tokenizer import is_bundled_name
 
     if args.out is not None:
         if args.out.exists() and not args.out.is_dir():
             raise UsageError(f"--out {args.out} is a file, not a folder")
         return Path(args.out)
-    if args.tokenizer in bundled_names():
+    if is_bundled_name(args.tokenizer):
         raise UsageError(
             f"{name!r} comes with vqtok: say with --out where a copy of it with the prior should go"
         )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from vqtok.autoencoders.storage import CONFIG_NAME
 from vqtok.tokenizer.audio import AudioTokenizer
-from vqtok.tokenizer.base import Tokenizer, bundled_names, find_pretrained
+from vqtok.tokenizer.base import Tokenizer
+from vqtok.tokenizer.bundled import (
+    bundled_maker,
+    bundled_names,
+    bundled_versions,
+    find_pretrained,
+    is_bundled_name,
+)
 from vqtok.tokenizer.images import ImageTokenizer, to_pixels, to_unit_range
 from vqtok.tokenizer.stream import AudioStream
 
@@ -14,8 +21,11 @@ __all__ = [
     "AudioTokenizer",
     "ImageTokenizer",
     "Tokenizer",
+    "bundled_maker",
     "bundled_names",
+    "bundled_versions",
     "find_pretrained",
+    "is_bundled_name",
     "to_pixels",
     "to_unit_range",
 ]

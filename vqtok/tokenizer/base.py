@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder, build_autoencoder
 from vqtok.autoencoders.storage import (
-    CONFIG_NAME,
     fingerprint,
     load_model,
     read_config,
@@ -23,6 +22,7 @@ from vqtok.autoencoders.storage import (
 )
 from vqtok.errors import DataError, UsageError
 from vqtok.nn import channels_last
+from vqtok.tokenizer.bundled import find_pretrained
 from vqtok.tokens.prior import PRIOR, Prior
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path) -> Self:
-        """Load a bundled tokenizer by its name, or any by its folder.
+        """Load a bundled tokenizer by its name (``photo``, or ``photo@1``), or any by its folder.
 
         Raises:
             UsageError: there is no such tokenizer, it is an autoencoder instead, or (of a subclass)
@@ -205,27 +205,6 @@ def _class_of(modality: str) -> type[Tokenizer]:
     module, name = _MODALITIES[modality]
     found: type[Tokenizer] = getattr(import_module(module), name)
     return found
-
-
-def bundled_names() -> list[str]:
-    """The names of the tokenizers that come with vqtok."""
-    root = resources.files("vqtok") / "pretrained"
-    if not root.is_dir():
-        return []
-    return sorted(entry.name for entry in root.iterdir() if (entry / CONFIG_NAME).is_file())
-
-
-def find_pretrained(name_or_folder: str | Path) -> Path:
-    """The folder of a tokenizer; UsageError if there is none."""
-    if str(name_or_folder) in bundled_names():
-        return Path(str(resources.files("vqtok") / "pretrained" / str(name_or_folder)))
-    folder = Path(name_or_folder)
-    if (folder / CONFIG_NAME).is_file():
-        return folder
-    raise UsageError(
-        f"no tokenizer {str(name_or_folder)!r}: neither a bundled one "
-        f"({', '.join(bundled_names()) or 'none'}) nor a folder with a {CONFIG_NAME}"
-    )
 
 
 _lock = threading.Lock()

@@ -63,6 +63,11 @@ class Task(ABC):
     def prepare(self, model: Autoencoder) -> None:  # noqa: B027
         """Give a new model what was learned from the data before training, such as its scaling."""
 
+    def start(  # noqa: B027
+        self, model: Autoencoder, data: TrainingData, device: torch.device
+    ) -> None:
+        """Give a new model on its device what the first steps need, and one batch cannot show."""
+
     @abstractmethod
     def inputs(self, batch: Any, device: torch.device) -> Inputs:
         """A batch of the data as the model takes it."""

@@ -109,6 +109,8 @@ class Trainer:
             self._export()  # the run may have been killed after its last checkpoint
             return self.outcome()
         ranks, rank = world_size(), this_rank()
+        if self.step == 0 and self.run_description["init"] is None:
+            self.task.start(self.model, self.data, self.device)
         started, first = time.monotonic(), self.step
         batches = self.data.batches(self.step * ranks + rank, self.config.steps * ranks, ranks)
         bar = tqdm(

@@ -1,0 +1,110 @@
+"""Collect the photos that the bundled photo tokenizers are trained on.
+
+    python scripts/get_corpus.py OUT
+
+Downloads the Debian packages of ``corpus/packages.tsv`` (``apt-get download``, checked by SHA-256,
+nothing is installed), unpacks them in OUT, and writes the photos of ``corpus/photos.tsv``, which
+were picked by eye:
+
+- ``OUT/train/``: the photos at full resolution, those above 2,048 pixels reduced to that; a photo
+  that is a file of a package is copied as it is, one that lies inside a larger file is cut out.
+- ``OUT/manifest.tsv``: file, package, licence (for ``select_photos.py``).
+
+What is there already is kept, so that an interrupted run goes on. Needs apt-get and dpkg of
+Debian 12, 0.9 GB of downloads and 2.5 GB of room.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent / "corpus"
+LONGEST = 2048
+_START = re.compile(rb"RIFF....WEBP|\xff\xd8\xff[\xdb\xe0\xe1\xee]", re.DOTALL)
+
+
+def table(name: str) -> list[dict[str, str]]:
+    """The rows of a table beside this script."""
+    with open(HERE / name, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def fetch(package: dict[str, str], out: Path) -> Path:
+    """Download and unpack a package; returns the folder it is in."""
+    name, version = package["package"], package["version"]
+    folder = out / "packages" / name
+    if folder.is_dir():
+        return folder
+    downloads = out / "debs"
+    downloads.mkdir(parents=True, exist_ok=True)
+    if not list(downloads.glob(f"{name}_*.deb")):
+        subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=downloads, check=True)
+    (file,) = downloads.glob(f"{name}_*.deb")
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != package["sha256"]:
+        sys.exit(f"{file} has SHA-256 {digest}, expected {package['sha256']}: another version?")
+    unpacked = folder.with_suffix(".tmp")
+    unpacked.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["dpkg", "-x", file, unpacked], check=True)
+    unpacked.rename(folder)
+    return folder
+
+
+@cache
+def images_inside(path: Path) -> list[memoryview]:
+    """Everything in a file that begins like a WebP or JPEG, in order, to the end of the file."""
+    data = memoryview(path.read_bytes())
+    return [data[match.start() :] for match in _START.finditer(data)]
+
+
+def content(root: Path, path: str) -> bytes:
+    """A file of a package; of ``path#n``, the n-th image inside it."""
+    if "#" not in path:
+        return (root / path).read_bytes()
+    path, number = path.rsplit("#", 1)
+    return bytes(images_inside(root / path)[int(number)])
+
+
+def write_photo(data: bytes, target: Path) -> None:
+    """A photo as it is if it may stay so, else as JPEG; the name's ending stays .jpg."""
+    photo: Image.Image = Image.open(io.BytesIO(data))
+    if photo.format == "JPEG" and max(photo.size) <= LONGEST and data.endswith(b"\xff\xd9"):
+        target.write_bytes(data)
+        return
+    photo = photo.convert("RGB")
+    photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=95, subsampling=0)
+    target.write_bytes(buffer.getvalue())
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out = Path(sys.argv[1]).resolve()
+    (out / "train").mkdir(parents=True, exist_ok=True)
+    roots = {package["package"]: fetch(package, out) for package in table("packages.tsv")}
+    photos = table("photos.tsv")
+    for photo in photos:
+        target = out / "train" / photo["file"]
+        if not target.exists():
+            write_photo(content(roots[photo["package"]], photo["path"]), target)
+    with open(out / "manifest.tsv", "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+        rows.writerow(["file", "deb_package", "licence"])
+        rows.writerows([each["file"], each["package"], each["licence"]] for each in photos)
+    print(f"{len(photos)} photos in {out / 'train'}")
+
+
+if __name__ == "__main__":
+    main()
