@@ -36,6 +36,8 @@ SQUEEZES = {
     "residual": {"layers": [VECTOR, VECTOR]},
     "shared_residual": {"layer": VECTOR, "num_codebooks": 2},
     "beam_residual": {"layers": [VECTOR, VECTOR], "beam": 2},
+    "summed": {"layers": [VECTOR, VECTOR]},
+    "multirate": {"layers": [{**VECTOR, "dim": 2}] * 2, "strides": [2, 1], "frame": 2},
     "multiscale": {"layer": VECTOR, "scales": [1, 4]},
 }
 IMAGE = [1, 7, 7]
@@ -81,7 +83,7 @@ DAMAGES = [
     {"type": "salt_and_pepper", "fraction": 0.1},
 ]
 # Those of photos and sounds have their own tests, with quantizers.
-ELSEWHERE = {"conv", "spectral", "waveform", "vqgan", "seanet", "absent"}
+ELSEWHERE = {"conv", "spectral", "waveform", "vqgan", "seanet", "mimi", "snac", "emu3", "absent"}
 # A grid of latents is what it codes.
 NEEDS_GRID = {"multiscale"}
 PAIRS = [

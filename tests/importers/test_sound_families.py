@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,11 +11,19 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from snac import SNAC
 from torch import Tensor
-from transformers import DacConfig, DacModel, EncodecConfig, EncodecModel
+from transformers import (
+    DacConfig,
+    DacModel,
+    EncodecConfig,
+    EncodecModel,
+    MimiConfig,
+    MimiModel,
+)
 
 from vqtok.errors import DataError
-from vqtok.importers import FAMILIES, Checkpoint, dac, encodec
+from vqtok.importers import FAMILIES, Checkpoint, dac, encodec, mimi, snac
 from vqtok.samples import sounds
 from vqtok.tokenizer import AudioTokenizer, Tokenizer, cut
 
@@ -31,9 +40,12 @@ class Rival:
     encode: Any
     decode: Any
 
+    config: dict[str, Any] | None = None
+
     @property
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(dict(self.model.state_dict()), self.model.config.to_dict())
+        config = self.config or self.model.config.to_dict()
+        return Checkpoint(dict(self.model.state_dict()), config)
 
     @property
     def tokenizer(self) -> AudioTokenizer:
@@ -48,10 +60,10 @@ def speech(samples: int) -> Tensor:
     return torch.from_numpy(wave)
 
 
-def set_codebook(rows: Tensor, latents: Tensor) -> None:
+def set_codebook(rows: Tensor, latents: Tensor, turned: int = 1) -> None:
     """Real latents as codes: EnCodec begins with zeros, where all codes are equal."""
     chosen = latents[torch.linspace(0, len(latents) - 1, CODES).long()]
-    rows.copy_(chosen * (1 + 0.1 * torch.randn(CODES, 1)))
+    rows.copy_(chosen * (1 + 0.1 * torch.randn(CODES, turned)))
 
 
 @torch.no_grad()
@@ -110,9 +122,93 @@ def make_dac(ratios: tuple[int, ...]) -> Rival:
     )
 
 
+@torch.no_grad()
+def make_mimi() -> Rival:
+    torch.manual_seed(0)
+    config = MimiConfig(
+        num_filters=4,
+        upsampling_ratios=[5, 4, 2],
+        hidden_size=16,
+        codebook_dim=8,
+        vector_quantization_hidden_dimension=8,
+        codebook_size=CODES,
+        num_quantizers=4,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=24,
+        sliding_window=7,
+        upsample_groups=16,
+        layer_scale_initial_scale=0.7,
+        sampling_rate=8000,
+    )
+    model = MimiModel(config).eval()
+    latents = model.encoder(speech(6000)[None, None]).latents
+    for half in (
+        model.quantizer.semantic_residual_vector_quantizer,
+        model.quantizer.acoustic_residual_vector_quantizer,
+    ):
+        rest = half.input_proj(latents)
+        for layer in half.layers:
+            set_codebook(layer.codebook.embed_sum, rest[0].T)
+            layer.codebook.cluster_usage.uniform_(0, 2)
+            layer.codebook.embed_sum.mul_(layer.codebook.cluster_usage[:, None])
+            rest = rest - layer.decode(layer.encode(rest))
+    return Rival(
+        model,
+        mimi,
+        lambda wave: model.encode(wave[None, None]).audio_codes[0],
+        lambda codes: model.decode(codes[None]).audio_values[0, 0],
+    )
+
+
+@torch.no_grad()
+def make_snac(rates: tuple[int, ...], window: int | None, vq_strides: tuple[int, ...]) -> Rival:
+    torch.manual_seed(0)
+    config = {
+        "sampling_rate": 8000,
+        "encoder_dim": 16,
+        "encoder_rates": list(rates),
+        "decoder_dim": 64,
+        "decoder_rates": list(reversed(rates)),
+        "attn_window_size": window,
+        "codebook_size": CODES,
+        "codebook_dim": 4,
+        "vq_strides": list(vq_strides),
+    }
+    model = SNAC(**config).eval()
+    for name, value in model.named_parameters():  # so that latents vary more than they are long
+        if name.endswith("bias") and not name.startswith("decoder"):
+            value.mul_(0.02)
+    rest = model.encoder(model.preprocess(speech(6000)[None, None]))
+    for layer in model.quantizer.quantizers:
+        mean = torch.nn.functional.avg_pool1d(rest, layer.stride, layer.stride)
+        set_codebook(layer.codebook.weight, layer.in_proj(mean)[0].T, turned=4)
+        rest = rest - layer(rest)[0]
+    frame = math.lcm(vq_strides[0], window or 1)
+
+    def encode(wave: Tensor) -> Tensor:
+        levels = model.encode(wave[None, None])
+        slots = [
+            level.reshape(-1, frame // s).T for level, s in zip(levels, vq_strides, strict=True)
+        ]
+        return torch.cat(slots)
+
+    def decode(codes: Tensor) -> Tensor:
+        levels = codes.split([frame // s for s in vq_strides])
+        with pytest.MonkeyPatch.context() as patch:  # without noise
+            patch.setattr(torch, "randn", torch.zeros)
+            return model.decode([level.T.reshape(1, -1) for level in levels])[0, 0]
+
+    return Rival(model, snac, encode, decode, config)
+
+
 RIVALS = {
     "encodec": lambda: make_encodec(causal=True, shortcut=True),
     "encodec-musicgen": lambda: make_encodec(causal=False, shortcut=False),
+    "mimi": make_mimi,
+    "snac": lambda: make_snac((2, 4), None, (4, 2, 1)),
+    "snac-attention": lambda: make_snac((2, 3), 8, (4, 2, 1)),
     "dac": lambda: make_dac((2, 4, 4)),
     "dac-odd-stride": lambda: make_dac((2, 4, 5)),
 }
@@ -131,7 +227,7 @@ def test_codes_and_sounds_are_those_of_the_package(rival: Rival, samples: int) -
     expected = rival.encode(wave)
     codes = tokenizer.encode(wave[None, None], num_codebooks=len(expected))
     assert torch.equal(codes[0, :, 0].T, expected)
-    assert samples < 1000 or codes.unique().numel() > CODES / 2
+    assert samples < 1000 or codes.unique().numel() >= CODES / 2
     sound = tokenizer.decode(codes)[0, 0]
     theirs = rival.decode(expected)
     # An odd stride makes DAC lose samples at the end, and with them what the last ones hear.
@@ -204,6 +300,54 @@ def test_the_names_of_the_original_encodec() -> None:
     assert AudioTokenizer(model, name="x", block=37).fingerprint == theirs.fingerprint
 
 
+def test_the_names_of_mimi() -> None:
+    """As transformers saves them, and as moshi does, with the pairs of a head side by side."""
+    rival = make_mimi()
+    theirs = rival.tokenizer.fingerprint
+    saved, original = {}, {}
+    for name, value in rival.checkpoint.tensors.items():
+        name = re.sub(r"^(encoder|decoder)\.\1_seanet\.", r"\1.", name)
+        name = re.sub(r"^(encoder|decoder)\.(\1_transformer|downsample|upsample)\.", r"\2.", name)
+        saved[name] = value
+        name = re.sub(r"^(encoder|decoder)\.layers\.", r"\1.model.", name)
+        name = re.sub(r"^(encoder|decoder)_transformer\.", r"\1_transformer.transformer.", name)
+        up = re.match(r"decoder\.model\.(2|5|8)\.conv\.", name)
+        name = re.sub(r"\.conv\.", ".convtr.convtr." if up else ".conv.conv.", name)
+        name = name.replace("downsample.conv.", "downsample.conv.conv.")
+        name = name.replace("upsample.conv.conv.", "upsample.convtr.convtr.convtr.")
+        for new, old in (
+            ("self_attn.o_proj", "self_attn.out_proj"),
+            ("mlp.fc1", "linear1"),
+            ("mlp.fc2", "linear2"),
+            ("input_layernorm", "norm1"),
+            ("post_attention_layernorm", "norm2"),
+            ("self_attn_layer_scale", "layer_scale_1"),
+            ("mlp_layer_scale", "layer_scale_2"),
+            ("semantic_residual_vector_quantizer.layers", "rvq_first.vq.layers"),
+            ("acoustic_residual_vector_quantizer.layers", "rvq_rest.vq.layers"),
+            ("semantic_residual_vector_quantizer", "rvq_first"),
+            ("acoustic_residual_vector_quantizer", "rvq_rest"),
+            (".codebook.embed_sum", "._codebook.embedding_sum"),
+            (".codebook.initialized", "._codebook._initialized"),
+            (".codebook.", "._codebook."),
+        ):
+            name = name.replace(new, old)
+        original[name] = value
+    for name in [name for name in original if name.endswith("q_proj.weight")]:
+        stem = name.removesuffix("q_proj.weight")
+        parts = [original.pop(f"{stem}{part}_proj.weight") for part in "qkv"]
+        pairs = [part.unflatten(0, (2, 2, 4)).transpose(1, 2).flatten(0, 2) for part in parts[:2]]
+        original[f"{stem}in_proj_weight"] = torch.cat([*pairs, parts[2]])
+    assert "encoder_transformer.transformer.layers.0.self_attn.in_proj_weight" in original
+    assert "upsample.convtr.convtr.convtr.weight" in original
+    assert "quantizer.rvq_rest.vq.layers.2._codebook.cluster_usage" in original
+    for tensors in (saved, original):
+        checkpoint = Checkpoint(tensors, rival.checkpoint.config)
+        assert mimi.recognises(checkpoint)
+        model = mimi.build(checkpoint)
+        assert AudioTokenizer(model, name="x", block=37).fingerprint == theirs
+
+
 def test_the_names_of_the_original_dac() -> None:
     rival = make_dac((2, 4, 4))
     unit = {"snake1": "0", "conv1": "1", "snake2": "2", "conv2": "3"}
@@ -273,6 +417,7 @@ def test_published_sizes_of_transformers_fit() -> None:
     for model, config, family in (
         (EncodecModel, EncodecConfig(), "encodec"),
         (DacModel, DacConfig(), "dac"),
+        (MimiModel, MimiConfig(), "mimi"),
     ):
         with torch.device("meta"):
             published = model(config)
@@ -280,5 +425,5 @@ def test_published_sizes_of_transformers_fit() -> None:
         checkpoint = Checkpoint(tensors, config.to_dict())
         built = FAMILIES[family].build(checkpoint)
         assert built.encoder.sample_rate == config.sampling_rate
-        assert built.encoder.hop == config.hop_length
+        assert built.encoder.hop == getattr(config, "hop_length", 1920)
         assert set(built.quantizer.codebook_sizes) == {config.codebook_size}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers.models import chameleon as hf_chameleon
+from transformers.models import emu3 as hf_emu3
 from transformers.models import janus as hf_janus
 
+from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError
-from vqtok.importers import Checkpoint, vqgan
+from vqtok.importers import FAMILIES, Checkpoint, _family_of, vqgan
 from vqtok.importers.weights import Weights
 from vqtok.samples import photos
 from vqtok.tokenizer import Tokenizer
@@ -35,6 +38,14 @@ class Rival:
     codes: Any  # latents -> [B * h * w]
     images: Any = None  # codes [B, h, w] -> images; None without a decoder
     config: dict[str, Any] = field(default_factory=dict)
+    family: str = "vqgan"
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.tensors, self.config)
+
+    def build(self, checkpoint: Checkpoint) -> Autoencoder:
+        return FAMILIES[self.family].build(checkpoint)
 
 
 def photo(height: int, width: int) -> Tensor:
@@ -170,7 +181,39 @@ def taming(seen: Tensor) -> Rival:
     return rival
 
 
+def emu3(seen: Tensor) -> Rival:
+    config = hf_emu3.Emu3VQVAEConfig(
+        codebook_size=CODES,
+        embed_dim=DIM,
+        latent_channels=DIM,
+        base_channels=32,
+        channel_multiplier=[1, 2, 2],
+        num_res_blocks=1,
+        attn_resolutions=[2],
+        hidden_size=64,
+    )
+    model = hf_emu3.Emu3VQVAE(config).eval()
+    for name, value in model.state_dict().items():
+        if name.endswith(("running_mean", "running_var", "norm1.weight", "norm2.bias")):
+            value.add_(torch.rand_like(value))
+
+    def latents(x: Tensor) -> Tensor:
+        frames = model.encoder(x[:, None].repeat(1, 4, 1, 1, 1))
+        return model.quant_conv(frames.transpose(1, 2))[:, :, 0]
+
+    set_codebook(model.quantize.embedding, latents(seen))
+    inside = {f"model.vqmodel.{name}": value for name, value in model.state_dict().items()}
+    return Rival(
+        inside,
+        latents,
+        lambda z: model.quantize(z[:, None]),
+        model.decode,
+        family="emu3",
+    )
+
+
 RIVALS = {
+    "emu3": emu3,
     "diffusers": diffusers_model,
     "chameleon": chameleon,
     "janus": janus,
@@ -188,9 +231,8 @@ def rival(request: pytest.FixtureRequest) -> Rival:
 
 @pytest.fixture(scope="module")
 def tokenizer(rival: Rival) -> Tokenizer:
-    checkpoint = Checkpoint(rival.tensors, rival.config)
-    assert vqgan.recognises(checkpoint)
-    return Tokenizer(vqgan.build(checkpoint), name="imported")
+    assert _family_of(rival.checkpoint, Path()) == rival.family
+    return Tokenizer(rival.build(rival.checkpoint), name="imported")
 
 
 @torch.no_grad()
@@ -254,17 +296,17 @@ def end_of(rival: Rival, suffix: str) -> str:
 
 
 def test_the_first_wrong_tensor_is_named(rival: Rival) -> None:
-    bias = end_of(rival, "quant_conv.bias")
+    bias = end_of(rival, "encoder.conv_in.bias")
     with pytest.raises(DataError, match="missing"):
-        vqgan.build(changed(rival, bias, None))
+        rival.build(changed(rival, bias, None))
     with pytest.raises(DataError, match=rf"'{bias.split('vqmodel.')[-1]}' has shape \[7\]"):
-        vqgan.build(changed(rival, bias, torch.zeros(7)))
+        rival.build(changed(rival, bias, torch.zeros(7)))
     nan = torch.full_like(rival.tensors[bias], torch.nan)
-    with pytest.raises(DataError, match=r"quant_conv.bias' holds NaN"):
-        vqgan.build(changed(rival, bias, nan))
-    prefix = bias.removesuffix("quant_conv.bias").removesuffix("post_")
+    with pytest.raises(DataError, match=r"conv_in.bias' holds NaN"):
+        rival.build(changed(rival, bias, nan))
+    prefix = bias.removesuffix("encoder.conv_in.bias")
     with pytest.raises(DataError, match=r"'encoder\.surprise' is unexpected"):
-        vqgan.build(changed(rival, f"{prefix}encoder.surprise", torch.zeros(1)))
+        rival.build(changed(rival, f"{prefix}encoder.surprise", torch.zeros(1)))
 
 
 def test_numbers_with_gaps_are_refused() -> None:

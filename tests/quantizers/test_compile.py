@@ -30,6 +30,13 @@ CONFIGS = {
     },
     "shared_residual": {"type": "shared_residual", "layer": VECTOR, "num_codebooks": 2},
     "beam_residual": {"type": "beam_residual", "layers": [VECTOR] * 2, "beam": 3},
+    "summed": {"type": "summed", "layers": [VECTOR] * 2},
+    "multirate": {
+        "type": "multirate",
+        "layers": [{**VECTOR, "dim": 2}] * 2,
+        "strides": [2, 1],
+        "frame": 2,
+    },
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2]},
 }
 

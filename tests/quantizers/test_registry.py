@@ -10,9 +10,11 @@ from vqtok.quantizers import (
     QUANTIZERS,
     BeamResidualQuantizer,
     GroupedQuantizer,
+    MultiRateQuantizer,
     MultiScaleQuantizer,
     ProjectedQuantizer,
     ResidualQuantizer,
+    SummedQuantizer,
     build_quantizer,
     residual_fsq,
 )
@@ -65,6 +67,26 @@ CONFIGS = {
     },
     "shared_residual": {"type": "shared_residual", "layer": VECTOR, "num_codebooks": 3},
     "beam_residual": {"type": "beam_residual", "layers": [VECTOR] * 3, "beam": 4},
+    "summed": {
+        "type": "summed",
+        "layers": [
+            {"type": "projected", "dim": 6, "layer": {**VECTOR, "dim": 2}},
+            {"type": "residual", "layers": [VECTOR] * 2},
+        ],
+    },
+    "summed-plain": {"type": "summed", "layers": [VECTOR, VECTOR]},
+    "multirate": {
+        "type": "multirate",
+        "layers": [{**VECTOR, "dim": 3}] * 2,
+        "strides": [2, 1],
+        "frame": 2,
+    },
+    "multirate-projected": {
+        "type": "multirate",
+        "layers": [{"type": "projected", "dim": 3, "layer": {**VECTOR, "dim": 2}}] * 2,
+        "strides": [2, 1],
+        "frame": 2,
+    },
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2, 4]},
     "multiscale-bits": {"type": "multiscale", "layer": BITS, "scales": [1, 3, 4]},
 }
@@ -163,7 +185,10 @@ def test_embed_gives_the_quantized_latents_back(quantizer):
     torch.testing.assert_close(quantizer.embed(result.codes), result.quantized, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", names_except(ResidualQuantizer, MultiScaleQuantizer))
+@pytest.mark.parametrize(
+    "name",
+    names_except(ResidualQuantizer, MultiScaleQuantizer, SummedQuantizer, MultiRateQuantizer),
+)
 def test_codes_embed_to_themselves(name):
     """Codes of every codebook; sums of codebooks have no exact inverse."""
     quantizer = trained(CONFIGS[name])
@@ -355,8 +380,10 @@ def codebooks(quantizer):
     """The quantizer of each codebook."""
     if isinstance(quantizer, ResidualQuantizer):
         return [part for layer in quantizer._quantizers() for part in codebooks(layer)]
-    if isinstance(quantizer, GroupedQuantizer):
+    if isinstance(quantizer, (GroupedQuantizer, SummedQuantizer)):
         return [part for layer in quantizer.layers for part in codebooks(layer)]
+    if isinstance(quantizer, MultiRateQuantizer):
+        return [layer for layer, _, share in quantizer._levels(99) for _ in range(share)]
     if isinstance(quantizer, ProjectedQuantizer):
         return codebooks(quantizer.layer)
     return [quantizer]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vqtok._version import __version__
 from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError, UsageError
-from vqtok.importers import dac, encodec, hub, vqgan
+from vqtok.importers import dac, emu3, encodec, hub, mimi, snac, vqgan
 from vqtok.importers.checkpoint import Checkpoint, read_checkpoint
 from vqtok.importers.vector_quantize_pytorch import load_quantizer
 from vqtok.tokenizer import Tokenizer
@@ -33,8 +33,11 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "vqgan": Family(vqgan.recognises, vqgan.build, ("compare",)),
+    "emu3": Family(emu3.recognises, emu3.build),
     "encodec": Family(encodec.recognises, encodec.build, ("sample_rate",)),
+    "snac": Family(snac.recognises, snac.build),
     "dac": Family(dac.recognises, dac.build, ("sample_rate",)),
+    "mimi": Family(mimi.recognises, mimi.build),
 }
 
 

@@ -15,9 +15,9 @@ from vqtok.errors import DataError
 from vqtok.importers.checkpoint import Checkpoint
 from vqtok.importers.weights import Weights, substitute
 from vqtok.nn import WaveformDecoder, WaveformEncoder
-from vqtok.quantizers import FixedQuantizer, ProjectedQuantizer, ResidualQuantizer
+from vqtok.quantizers import FixedQuantizer, ProjectedQuantizer, Quantizer, ResidualQuantizer
 
-_QUANTIZER = [
+QUANTIZER_RULES = [
     (r"^quantizer\.quantizers\.(\d+)\.in_proj\.", r"quantizer.layers.\1.project_in."),
     (r"^quantizer\.quantizers\.(\d+)\.out_proj\.", r"quantizer.layers.\1.project_out."),
     (r"^quantizer\.quantizers\.(\d+)\.codebook\.weight$", r"quantizer.layers.\1.layer.rows"),
@@ -67,7 +67,24 @@ def build(checkpoint: Checkpoint, sample_rate: int | None = None) -> Autoencoder
     ]
     dim = weights.size(f"encoder.layers.{last}.conv.weight", 0)
     width = weights.size("decoder.layers.0.conv.weight", 0)
-    layers = [
+    model = Autoencoder(
+        WaveformEncoder(
+            weights.size("encoder.layers.0.conv.weight", 0),
+            strides,
+            dim=dim,
+            sample_rate=rate,
+            ends="cut",
+        ),
+        ResidualQuantizer(factorised_layers(weights, dim)),
+        WaveformDecoder(width >> depth, strides, dim=dim, sample_rate=rate, ends="cut"),
+    )
+    weights.load_into(model)
+    return model
+
+
+def factorised_layers(weights: Weights, dim: int) -> list[Quantizer]:
+    """Empty quantizers for the codebooks, each between projections and compared by angle."""
+    return [
         ProjectedQuantizer(
             FixedQuantizer(
                 weights.size(f"quantizer.layers.{q}.layer.rows", 0),
@@ -78,19 +95,6 @@ def build(checkpoint: Checkpoint, sample_rate: int | None = None) -> Autoencoder
         )
         for q in range(weights.count("quantizer.layers."))
     ]
-    model = Autoencoder(
-        WaveformEncoder(
-            weights.size("encoder.layers.0.conv.weight", 0),
-            strides,
-            dim=dim,
-            sample_rate=rate,
-            ends="cut",
-        ),
-        ResidualQuantizer(layers),
-        WaveformDecoder(width >> depth, strides, dim=dim, sample_rate=rate, ends="cut"),
-    )
-    weights.load_into(model)
-    return model
 
 
 def _depth(names: Mapping[str, Tensor]) -> int:
@@ -101,7 +105,7 @@ def _depth(names: Mapping[str, Tensor]) -> int:
 
 
 def _rename(name: str, depth: int) -> str:
-    name = substitute(name, _QUANTIZER)
+    name = substitute(name, QUANTIZER_RULES)
     end = 1 + 5 * depth
     if match := re.fullmatch(r"(encoder|decoder)\.(?:block|model)\.(\d+)\.(.*)", name):
         part, number, rest = match[1], int(match[2]), match[3]

@@ -89,10 +89,10 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
         raise DataError("this VQModel has spatial normalisation (MoVQ), which vqtok does not have")
     weights = Weights(tensors, lambda name: _rename(name, _depth_of_decoder(tensors)))
     groups = checkpoint.config.get("norm_num_groups", 32)
-    encoder = VQGANEncoder(**_sizes(weights, "encoder", groups))
+    encoder = VQGANEncoder(**_all_sizes(weights, "encoder", groups))
     decoder: Stack
     if "decoder.input.weight" in weights:
-        decoder = VQGANDecoder(**_sizes(weights, "decoder", groups))
+        decoder = VQGANDecoder(**_all_sizes(weights, "decoder", groups))
     else:
         decoder = AbsentDecoder(encoder.dim, encoder.downsample)
         weights.drop("decoder.projection.")  # of no use alone
@@ -123,8 +123,9 @@ def _depth_of_decoder(tensors: Mapping[str, Tensor]) -> int:
     return 0 if "decoder.up.0.upsample.conv.weight" in tensors else len(stages)
 
 
-def _sizes(weights: Weights, part: str, groups: int) -> dict[str, Any]:
-    """The constructor arguments of the encoder or the decoder that the tensors describe."""
+def sizes_of(weights: Weights, part: str, groups: int) -> dict[str, Any]:
+    """The constructor arguments of the encoder or the decoder that the tensors describe, without
+    those of the projection beside them."""
     depth = weights.count(f"{part}.stages.")
     order = range(depth) if part == "encoder" else list(reversed(range(depth)))
     if not depth:
@@ -143,10 +144,17 @@ def _sizes(weights: Weights, part: str, groups: int) -> dict[str, Any]:
         ],
         "middle_attention": f"{part}.middle.1.norm.weight" in weights,
         "latent_channels": weights.size(f"{part}.{last}.weight", latents),
-        "dim": weights.size(f"{part}.projection.weight", latents),
         "in_channels": weights.size(f"{part}.{first}.weight", pixels),
         "groups": groups,
     }
+
+
+def _all_sizes(weights: Weights, part: str, groups: int) -> dict[str, Any]:
+    """With those of the projection."""
+    name = f"{part}.projection.weight"
+    kernel = weights.size(name, -1) if weights[name].ndim == 4 else 1
+    dim = weights.size(name, 0 if part == "encoder" else 1)
+    return {**sizes_of(weights, part, groups), "dim": dim, "kernel": kernel}
 
 
 def _quantizer(weights: Weights, tensors: Mapping[str, Tensor], compare: str | None) -> Quantizer:

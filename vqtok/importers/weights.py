@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vqtok.errors import DataError
 
-# What vqtok's modules keep beside what is published: usage statistics of codebooks.
-_OWN = re.compile(r"(^|\.)(counts|initialized)$")
+# What vqtok's modules keep beside what is published: statistics of training.
+_OWN = re.compile(r"(^|\.)(counts|initialized|num_batches_tracked)$")
 
 
 class Weights:
@@ -78,7 +78,7 @@ class Weights:
 
     def replace(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
         """Change a tensor in place of its published values."""
-        self._tensors[name] = change(self[name])
+        self.merge(name, [name], change)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Add a tensor that is implied."""
@@ -92,6 +92,17 @@ class Weights:
         """Forget the tensors whose names begin so."""
         for name in [name for name in self._tensors if name.startswith(prefix)]:
             del self._tensors[name], self._sources[name]
+
+    def move(self, prefix: str, new: str) -> None:
+        """Give the tensors whose names begin with ``prefix`` another one."""
+        for name in [name for name in self._tensors if name.startswith(prefix)]:
+            self.rename(name, new + name.removeprefix(prefix))
+
+    def renumber(self, prefix: str, change: Callable[[int], int]) -> None:
+        """Give every part that a number after ``prefix`` names another number."""
+        for number in self.numbers(prefix):
+            self.move(f"{prefix}{number}.", f"{prefix}new{change(number)}.")
+        self.move(f"{prefix}new", prefix)
 
     def merge(self, name: str, parts: Sequence[str], join: Callable[..., Tensor]) -> None:
         """Make one tensor of several, which are gone then."""

@@ -11,11 +11,14 @@ from torch import nn
 from vqtok.nn.absent import AbsentDecoder
 from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
 from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
+from vqtok.nn.emu3 import Emu3Decoder, Emu3Encoder
+from vqtok.nn.mimi import MimiDecoder, MimiEncoder
 from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
 from vqtok.nn.parallel import ParallelDecoder
 from vqtok.nn.rnn import RNNDecoder, RNNEncoder
 from vqtok.nn.seanet import SEANetDecoder, SEANetEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
+from vqtok.nn.snac import SNACDecoder, SNACEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
 from vqtok.nn.vqgan import VQGANDecoder, VQGANEncoder
@@ -29,17 +32,23 @@ __all__ = [
     "ConvEncoder",
     "DictionaryDecoder",
     "DictionaryEncoder",
+    "Emu3Decoder",
+    "Emu3Encoder",
     "GridDecoder",
     "GridEncoder",
     "ImageDecoder",
     "ImageEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "MimiDecoder",
+    "MimiEncoder",
     "ParallelDecoder",
     "RNNDecoder",
     "RNNEncoder",
     "SEANetDecoder",
     "SEANetEncoder",
+    "SNACDecoder",
+    "SNACEncoder",
     "SpectralDecoder",
     "SpectralEncoder",
     "Stack",
@@ -58,9 +67,12 @@ __all__ = [
 ENCODERS: dict[str, type[Stack]] = {
     "conv": ConvEncoder,
     "vqgan": VQGANEncoder,
+    "emu3": Emu3Encoder,
     "spectral": SpectralEncoder,
     "waveform": WaveformEncoder,
     "seanet": SEANetEncoder,
+    "mimi": MimiEncoder,
+    "snac": SNACEncoder,
     "mlp": MLPEncoder,
     "dictionary": DictionaryEncoder,
     "image": ImageEncoder,
@@ -71,10 +83,13 @@ ENCODERS: dict[str, type[Stack]] = {
 DECODERS: dict[str, type[Stack]] = {
     "conv": ConvDecoder,
     "vqgan": VQGANDecoder,
+    "emu3": Emu3Decoder,
     "absent": AbsentDecoder,
     "spectral": SpectralDecoder,
     "waveform": WaveformDecoder,
     "seanet": SEANetDecoder,
+    "mimi": MimiDecoder,
+    "snac": SNACDecoder,
     "mlp": MLPDecoder,
     "mlp_tied": TiedMLPDecoder,
     "dictionary": DictionaryDecoder,

@@ -1,14 +1,15 @@
 """The encoder and decoder of EnCodec (SEANet; Défossez et al., 2022, arXiv:2210.13438).
 
 Convolutions over samples with a recurrent layer at the latent rate. The recurrent layer sees all
-that came before, so a sound is coded in one piece.
+that came before, so a sound is coded in one piece. Other codecs are made of the same layers, see
+:class:`Layout`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,12 +17,92 @@ from torch import Tensor, nn
 from vqtok.nn.sound import SoundStack
 
 
-class ReflectedConv(nn.Module):
-    """A convolution of [B, C, T] to ceil(T / stride) places, its input mirrored at the ends.
+@dataclass(frozen=True)
+class Layout:
+    """What the layers are.
+
+    Attributes:
+        channels: width of the stage at the sample rate; every stage further doubles it.
+        strides: of the stages, from the samples on.
+        dim: D, the dimension of a latent.
+        inputs: channels of a sound.
+        recurrent_layers: of the LSTM; 0 for none.
+        causal: see only what came before (a latent still waits for its own hop of samples).
+        shortcut: whether there is a convolution beside each residual block.
+        last_kernel: of the last convolution.
+        padding: of the convolutions, ``"reflect"`` or ``"constant"``.
+        normed: whether each convolution is followed by a normalisation over channels and time.
+    """
+
+    channels: int
+    strides: Sequence[int]
+    dim: int
+    inputs: int = 1
+    recurrent_layers: int = 2
+    causal: bool = True
+    shortcut: bool = True
+    last_kernel: int = 7
+    padding: str = "reflect"
+    normed: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.strides or min(self.channels, self.dim, self.inputs, *self.strides) < 1:
+            raise ValueError("channels, strides and dim must be positive")
+
+    def conv(
+        self, channels_in: int, channels_out: int, kernel: int, *, stride: int = 1
+    ) -> PaddedConv:
+        """A convolution of this layout."""
+        return PaddedConv(
+            *(channels_in, channels_out, kernel),
+            stride=stride,
+            causal=self.causal,
+            padding=self.padding,
+            normed=self.normed,
+        )
+
+    def encoder(self) -> nn.Sequential:
+        """[B, inputs, T] to [B, D, ceil(T / hop)]."""
+        width = self.channels
+        layers: list[nn.Module] = [self.conv(self.inputs, width, 7)]
+        for stride in self.strides:
+            layers += [
+                Bottlenecked(width, self),
+                nn.ELU(),
+                self.conv(width, 2 * width, 2 * stride, stride=stride),
+            ]
+            width *= 2
+        layers += self._recurrent(width)
+        layers += [nn.ELU(), self.conv(width, self.dim, self.last_kernel)]
+        return nn.Sequential(*layers)
+
+    def decoder(self) -> nn.Sequential:
+        """[B, D, n] to [B, inputs, n * hop]."""
+        width = self.channels * 2 ** len(self.strides)
+        layers: list[nn.Module] = [self.conv(self.dim, width, 7), *self._recurrent(width)]
+        for stride in reversed(self.strides):
+            layers += [
+                nn.ELU(),
+                TrimmedUp(width, width // 2, stride, causal=self.causal, normed=self.normed),
+                Bottlenecked(width // 2, self),
+            ]
+            width //= 2
+        layers += [nn.ELU(), self.conv(width, self.inputs, self.last_kernel)]
+        return nn.Sequential(*layers)
+
+    def _recurrent(self, width: int) -> list[nn.Module]:
+        return [Recurrent(width, self.recurrent_layers)] if self.recurrent_layers else []
+
+
+class PaddedConv(nn.Module):
+    """A convolution of [B, C, T] to ceil(T / stride) places, its input padded at the ends.
 
     Args:
-        channels_in, channels_out, kernel, stride, dilation: of the convolution.
+        channels_in, channels_out, kernel, stride: of the convolution.
         causal: see only what came before.
+        padding: ``"reflect"``, ``"constant"`` (zeros) or ``"replicate"``.
+        normed: whether a normalisation follows.
+        bias: whether there is one.
     """
 
     def __init__(
@@ -31,55 +112,80 @@ class ReflectedConv(nn.Module):
         kernel: int,
         *,
         stride: int = 1,
-        dilation: int = 1,
         causal: bool = True,
+        padding: str = "reflect",
+        normed: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, dilation=dilation)
+        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, bias=bias)
+        self.norm = nn.GroupNorm(1, channels_out) if normed else nn.Identity()
         self.stride = stride
-        total = (kernel - 1) * dilation + 1 - stride
+        self.mode = padding
+        total = kernel - stride
         self.padding = (total, 0) if causal else (total - total // 2, total // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self.padding
         right += -x.shape[-1] % self.stride
         # A sound shorter than what is mirrored gets zeros behind it first.
-        short = max(left, right) - x.shape[-1] + 1
-        if short > 0:
+        short = max(max(left, right) - x.shape[-1] + 1, 0) if self.mode == "reflect" else 0
+        if short:
             x = F.pad(x, (0, short))
-        padded = F.pad(x, (left, right), mode="reflect")
-        y: Tensor = self.conv(padded[..., : padded.shape[-1] - max(short, 0)])
+        if left or right:
+            x = F.pad(x, (left, right), mode=self.mode)
+        y: Tensor = self.norm(self.conv(x[..., : x.shape[-1] - short]))
         return y
 
 
 class TrimmedUp(nn.Module):
-    """A transposed convolution of kernel 2 s: [B, C, T] to [B, C', T s]."""
+    """A transposed convolution of kernel 2 s: [B, C, T] to [B, C', T s].
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, *, causal: bool) -> None:
+    Args:
+        channels_in, channels_out, stride: of the convolution.
+        causal: give only what later inputs cannot change.
+        normed: whether a normalisation follows, before the ends are cut.
+        depthwise: each channel by itself, without bias.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int,
+        *,
+        causal: bool,
+        normed: bool = False,
+        depthwise: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose1d(channels_in, channels_out, 2 * stride, stride=stride)
+        self.conv = nn.ConvTranspose1d(
+            *(channels_in, channels_out, 2 * stride),
+            stride=stride,
+            groups=channels_in if depthwise else 1,
+            bias=not depthwise,
+        )
+        self.norm = nn.GroupNorm(1, channels_out) if normed else nn.Identity()
         self.stride = stride
         self.cut = 0 if causal else stride - stride // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
+        y: Tensor = self.norm(self.conv(x))
         return y[..., self.cut : self.cut + x.shape[-1] * self.stride]
 
 
 class Bottlenecked(nn.Module):
     """``shortcut(x) + conv1(elu(conv3(elu(x))))``, with half the channels between."""
 
-    def __init__(self, channels: int, *, causal: bool, shortcut: bool) -> None:
+    def __init__(self, channels: int, layout: Layout) -> None:
         super().__init__()
         self.block = nn.Sequential(
             nn.ELU(),
-            ReflectedConv(channels, channels // 2, 3, causal=causal),
+            layout.conv(channels, channels // 2, 3),
             nn.ELU(),
-            ReflectedConv(channels // 2, channels, 1, causal=causal),
+            layout.conv(channels // 2, channels, 1),
         )
-        self.shortcut = (
-            ReflectedConv(channels, channels, 1, causal=causal) if shortcut else nn.Identity()
-        )
+        self.shortcut = layout.conv(channels, channels, 1) if layout.shortcut else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         summed: Tensor = self.shortcut(x) + self.block(x)
@@ -98,17 +204,15 @@ class Recurrent(nn.Module):
         return x + seen
 
 
-class SEANetEncoder(SoundStack):
-    """Samples to latents.
+class SEANetStack(SoundStack):
+    """What encoder and decoder have in common.
 
     Args:
-        channels: width of the first stage; every stage doubles it.
-        strides: of the stages; their product is the hop.
+        channels: width of the stage at the sample rate; every stage further doubles it.
+        strides: of the stages, from the samples on; their product is the hop.
         dim: D, the dimension of a latent.
         sample_rate: in Hz.
-        recurrent_layers: of the LSTM.
-        causal: see only what came before (a latent still waits for its own hop of samples).
-        shortcut: whether there is a convolution beside each residual block.
+        recurrent_layers, causal, shortcut: see :class:`Layout`.
     """
 
     context = None
@@ -126,23 +230,41 @@ class SEANetEncoder(SoundStack):
         shortcut: bool = True,
     ) -> None:
         super().__init__()
-        self.config = _config(
-            channels, strides, dim, sample_rate, recurrent_layers, causal, shortcut
-        )
+        if min(sample_rate, recurrent_layers) < 1:
+            raise ValueError("sample_rate and layers must be positive")
+        self.config = {
+            "type": "seanet",
+            "channels": channels,
+            "strides": list(strides),
+            "dim": dim,
+            "sample_rate": sample_rate,
+            "recurrent_layers": recurrent_layers,
+            "causal": causal,
+            "shortcut": shortcut,
+        }
         self.dim = dim
         self.hop = math.prod(strides)
         self.sample_rate = sample_rate
-        layers: list[nn.Module] = [ReflectedConv(1, channels, 7, causal=causal)]
-        for stride in strides:
-            layers += [
-                Bottlenecked(channels, causal=causal, shortcut=shortcut),
-                nn.ELU(),
-                ReflectedConv(channels, 2 * channels, 2 * stride, stride=stride, causal=causal),
-            ]
-            channels *= 2
-        layers += [Recurrent(channels, recurrent_layers), nn.ELU()]
-        layers += [ReflectedConv(channels, dim, 7, causal=causal)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = self._layers(
+            Layout(
+                channels,
+                strides,
+                dim,
+                recurrent_layers=recurrent_layers,
+                causal=causal,
+                shortcut=shortcut,
+            )
+        )
+
+    def _layers(self, layout: Layout) -> nn.Sequential:
+        raise NotImplementedError
+
+
+class SEANetEncoder(SEANetStack):
+    """Samples to latents; see :class:`SEANetStack`."""
+
+    def _layers(self, layout: Layout) -> nn.Sequential:
+        return layout.encoder()
 
     def forward(self, wave: Tensor) -> Tensor:
         """float [B, T], full scale 1 -> latents [B, ceil(T / hop), D]."""
@@ -152,47 +274,11 @@ class SEANetEncoder(SoundStack):
         return latents.transpose(1, 2)
 
 
-class SEANetDecoder(SoundStack):
-    """Latents to samples: the mirror of :class:`SEANetEncoder`, with the same arguments.
+class SEANetDecoder(SEANetStack):
+    """Latents to samples: the mirror of :class:`SEANetEncoder`, with the same arguments."""
 
-    ``channels`` is the width of the last stage, at the sample rate.
-    """
-
-    context = None
-    ends = "cut"
-
-    def __init__(
-        self,
-        channels: int,
-        strides: Sequence[int],
-        *,
-        dim: int = 128,
-        sample_rate: int = 24_000,
-        recurrent_layers: int = 2,
-        causal: bool = True,
-        shortcut: bool = True,
-    ) -> None:
-        super().__init__()
-        self.config = _config(
-            channels, strides, dim, sample_rate, recurrent_layers, causal, shortcut
-        )
-        self.dim = dim
-        self.hop = math.prod(strides)
-        self.sample_rate = sample_rate
-        width = channels * 2 ** len(strides)
-        layers: list[nn.Module] = [
-            ReflectedConv(dim, width, 7, causal=causal),
-            Recurrent(width, recurrent_layers),
-        ]
-        for stride in reversed(strides):
-            layers += [
-                nn.ELU(),
-                TrimmedUp(width, width // 2, stride, causal=causal),
-                Bottlenecked(width // 2, causal=causal, shortcut=shortcut),
-            ]
-            width //= 2
-        layers += [nn.ELU(), ReflectedConv(width, 1, 7, causal=causal)]
-        self.layers = nn.Sequential(*layers)
+    def _layers(self, layout: Layout) -> nn.Sequential:
+        return layout.decoder()
 
     def forward(self, latents: Tensor) -> Tensor:
         """[B, n, D] -> float [B, n * hop]."""
@@ -200,26 +286,3 @@ class SEANetDecoder(SoundStack):
             return latents.new_zeros(len(latents), 0)
         wave: Tensor = self.layers(latents.transpose(1, 2))
         return wave[:, 0]
-
-
-def _config(
-    channels: int,
-    strides: Sequence[int],
-    dim: int,
-    sample_rate: int,
-    recurrent_layers: int,
-    causal: bool,
-    shortcut: bool,
-) -> dict[str, Any]:
-    if not strides or min(channels, dim, sample_rate, recurrent_layers, *strides) < 1:
-        raise ValueError("channels, strides, dim, sample_rate and layers must be positive")
-    return {
-        "type": "seanet",
-        "channels": channels,
-        "strides": list(strides),
-        "dim": dim,
-        "sample_rate": sample_rate,
-        "recurrent_layers": recurrent_layers,
-        "causal": causal,
-        "shortcut": shortcut,
-    }

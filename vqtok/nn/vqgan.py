@@ -9,8 +9,8 @@ over it), so an image is coded in one piece and memory grows with it; for models
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -53,7 +53,9 @@ class GridAttention(nn.Module):
         self.output = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        return self._attend(x, rearrange(self.norm(x), "b c h w -> b (h w) c"))
+
+    def _attend(self, x: Tensor, rows: Tensor) -> Tensor:
         seen = F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows))
         summed: Tensor = x + rearrange(self.output(seen), "b (h w) c -> b c h w", h=x.shape[2])
         return summed
@@ -119,19 +121,53 @@ class Double(nn.Conv2d):
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class VQGANEncoder(Stack):
-    """Images to a grid of latents.
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers that describe an encoder or a decoder; see :class:`VQGANStack`."""
+
+    channels: Sequence[int]
+    blocks: int
+    attention: Collection[int]
+    middle_attention: bool
+    latent_channels: int
+    dim: int
+    in_channels: int
+    groups: int
+    kernel: int
+
+    def __post_init__(self) -> None:
+        sizes = (self.blocks, self.latent_channels, self.dim, self.in_channels, self.groups)
+        if not self.channels or min(*self.channels, *sizes) < 1:
+            raise ValueError("channels, blocks, latent_channels, dim and groups must be positive")
+        if any(width % self.groups for width in self.channels):
+            raise ValueError(
+                f"channels {list(self.channels)} must be multiples of {self.groups} groups"
+            )
+        if not set(self.attention) <= set(range(len(self.channels))):
+            raise ValueError(
+                f"attention names stages {sorted(self.attention)} of {len(self.channels)}"
+            )
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, not {self.kernel}")
+
+
+class VQGANStack(Stack):
+    """What encoder and decoder have in common.
 
     Args:
-        channels: width of each stage, finest first; each stage but the last halves the resolution.
+        channels: width of each stage, finest first; each stage but the last is at half the
+            resolution of the one before.
         blocks: residual blocks of every stage.
         attention: the stages (0 is the finest) whose blocks are followed by attention.
-        middle_attention: whether there is attention between the two blocks after the last stage.
-        latent_channels: what the layers end in, before a linear map to ``dim``.
+        middle_attention: whether there is attention between the two blocks at the coarsest stage.
+        latent_channels: what the layers end or begin in, beside a linear map to or from ``dim``.
         dim: D, the dimension of a latent.
         in_channels: image channels C.
         groups: of the group normalisation.
+        kernel: of the linear map.
     """
+
+    kind = "vqgan"
 
     def __init__(
         self,
@@ -144,31 +180,61 @@ class VQGANEncoder(Stack):
         dim: int = 256,
         in_channels: int = 3,
         groups: int = 32,
+        kernel: int = 1,
     ) -> None:
         super().__init__()
-        self.config = _config(
-            channels, blocks, attention, middle_attention, latent_channels, dim, in_channels, groups
-        )
+        self.config = {
+            "type": self.kind,
+            "channels": list(channels),
+            "blocks": blocks,
+            "attention": sorted(attention),
+            "middle_attention": middle_attention,
+            "latent_channels": latent_channels,
+            "dim": dim,
+            "in_channels": in_channels,
+            "groups": groups,
+        }
+        if kernel != 1:  # left out otherwise, so that older configs keep their fingerprint
+            self.config["kernel"] = kernel
         self.dim = dim
         self.downsample = 2 ** (len(channels) - 1)
         self.context = None
-        last = len(channels) - 1
-        self.input = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self._layers(
+            Sizes(
+                *(channels, blocks, attention, middle_attention),
+                *(latent_channels, dim, in_channels, groups, kernel),
+            )
+        )
+
+    def _layers(self, sizes: Sizes) -> None:
+        raise NotImplementedError
+
+
+class VQGANEncoder(VQGANStack):
+    """Images to a grid of latents; see :class:`VQGANStack`."""
+
+    def _layers(self, sizes: Sizes) -> None:
+        channels, last = sizes.channels, len(sizes.channels) - 1
+        self.input = nn.Conv2d(sizes.in_channels, channels[0], 3, padding=1)
         self.stages = nn.Sequential(
             *(
                 Stage(
-                    *(channels[max(stage - 1, 0)], width, blocks),
-                    attention=stage in attention,
+                    *(channels[max(stage - 1, 0)], width, sizes.blocks),
+                    attention=stage in sizes.attention,
                     resample=Halve(width) if stage < last else None,
-                    groups=groups,
+                    groups=sizes.groups,
                 )
                 for stage, width in enumerate(channels)
             )
         )
-        self.middle = _middle(channels[-1], middle_attention, groups)
-        self.norm = group_norm(channels[-1], groups)
-        self.output = nn.Conv2d(channels[-1], latent_channels, 3, padding=1)
-        self.projection = nn.Conv2d(latent_channels, dim, 1)
+        self.middle = _middle(channels[-1], sizes.middle_attention, sizes.groups)
+        self.norm = group_norm(channels[-1], sizes.groups)
+        self.output = nn.Conv2d(channels[-1], sizes.latent_channels, 3, padding=1)
+        self.projection = self._projection(sizes)
+
+    def _projection(self, sizes: Sizes) -> nn.Module:
+        padding = sizes.kernel // 2
+        return nn.Conv2d(sizes.latent_channels, sizes.dim, sizes.kernel, padding=padding)
 
     def forward(self, images: Tensor) -> Tensor:
         """float [B, C, H, W], -1..1, H and W multiples of ``downsample`` -> [B, h, w, D]."""
@@ -177,48 +243,31 @@ class VQGANEncoder(Stack):
         return rearrange(latents, "b d h w -> b h w d")
 
 
-class VQGANDecoder(Stack):
+class VQGANDecoder(VQGANStack):
     """A grid of latents to images: the mirror of :class:`VQGANEncoder`, with the same arguments.
 
     ``channels`` and ``attention`` count from the finest stage, which comes last.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        blocks: int,
-        *,
-        attention: Collection[int] = (),
-        middle_attention: bool = True,
-        latent_channels: int = 256,
-        dim: int = 256,
-        in_channels: int = 3,
-        groups: int = 32,
-    ) -> None:
-        super().__init__()
-        self.config = _config(
-            channels, blocks, attention, middle_attention, latent_channels, dim, in_channels, groups
-        )
-        self.dim = dim
-        self.downsample = 2 ** (len(channels) - 1)
-        self.context = None
-        last = len(channels) - 1
-        self.projection = nn.Conv2d(dim, latent_channels, 1)
-        self.input = nn.Conv2d(latent_channels, channels[-1], 3, padding=1)
-        self.middle = _middle(channels[-1], middle_attention, groups)
+    def _layers(self, sizes: Sizes) -> None:
+        channels, last = sizes.channels, len(sizes.channels) - 1
+        padding = sizes.kernel // 2
+        self.projection = nn.Conv2d(sizes.dim, sizes.latent_channels, sizes.kernel, padding=padding)
+        self.input = nn.Conv2d(sizes.latent_channels, channels[-1], 3, padding=1)
+        self.middle = _middle(channels[-1], sizes.middle_attention, sizes.groups)
         self.stages = nn.Sequential(
             *(
                 Stage(
-                    *(channels[min(stage + 1, last)], channels[stage], blocks),
-                    attention=stage in attention,
+                    *(channels[min(stage + 1, last)], channels[stage], sizes.blocks),
+                    attention=stage in sizes.attention,
                     resample=Double(channels[stage]) if stage else None,
-                    groups=groups,
+                    groups=sizes.groups,
                 )
                 for stage in reversed(range(len(channels)))
             )
         )
-        self.norm = group_norm(channels[0], groups)
-        self.output = nn.Conv2d(channels[0], in_channels, 3, padding=1)
+        self.norm = group_norm(channels[0], sizes.groups)
+        self.output = nn.Conv2d(channels[0], sizes.in_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """[B, h, w, D] -> float [B, C, H, W], H = h * ``downsample``."""
@@ -237,32 +286,3 @@ def _middle(channels: int, attention: bool, groups: int) -> nn.Sequential:
     between = GridAttention(channels, groups) if attention else nn.Identity()
     blocks = [NormedBlock(channels, channels, groups) for _ in range(2)]
     return nn.Sequential(blocks[0], between, blocks[1])
-
-
-def _config(
-    channels: Sequence[int],
-    blocks: int,
-    attention: Collection[int],
-    middle_attention: bool,
-    latent_channels: int,
-    dim: int,
-    in_channels: int,
-    groups: int,
-) -> dict[str, Any]:
-    if not channels or min(*channels, blocks, latent_channels, dim, in_channels, groups) < 1:
-        raise ValueError("channels, blocks, latent_channels, dim and groups must be positive")
-    if any(width % groups for width in channels):
-        raise ValueError(f"channels {list(channels)} must be multiples of {groups} groups")
-    if not set(attention) <= set(range(len(channels))):
-        raise ValueError(f"attention names stages {sorted(attention)} of {len(channels)}")
-    return {
-        "type": "vqgan",
-        "channels": list(channels),
-        "blocks": blocks,
-        "attention": sorted(attention),
-        "middle_attention": middle_attention,
-        "latent_channels": latent_channels,
-        "dim": dim,
-        "in_channels": in_channels,
-        "groups": groups,
-    }

@@ -51,6 +51,7 @@ class WaveConv(WaveLayer):
         stride: T must be a multiple of it.
         dilation: between samples of the kernel.
         causal: see only what came before.
+        groups: of channels, each seen by its own outputs alone.
     """
 
     def __init__(
@@ -62,9 +63,12 @@ class WaveConv(WaveLayer):
         stride: int = 1,
         dilation: int = 1,
         causal: bool = False,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, dilation=dilation)
+        self.conv = nn.Conv1d(
+            *(channels_in, channels_out, kernel), stride=stride, dilation=dilation, groups=groups
+        )
         self.stride = stride
         self.span = dilation * (kernel - 1)
         padding = self.span + 1 - stride
@@ -100,13 +104,15 @@ class WaveUp(WaveLayer):
 
 
 class ResidualUnit(WaveLayer):
-    """``x + conv1(act(conv7(act(x))))``, the first convolution dilated."""
+    """``x + conv1(act(conv7(act(x))))``, the first convolution dilated, perhaps in groups."""
 
-    def __init__(self, channels: int, dilation: int, activation: str, causal: bool) -> None:
+    def __init__(
+        self, channels: int, dilation: int, activation: str, causal: bool, groups: int = 1
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             ACTIVATIONS[activation](channels),
-            WaveConv(channels, channels, 7, dilation=dilation, causal=causal),
+            WaveConv(channels, channels, 7, dilation=dilation, causal=causal, groups=groups),
             ACTIVATIONS[activation](channels),
             WaveConv(channels, channels, 1),
         )

@@ -20,6 +20,7 @@ from vqtok.quantizers.gumbel import GumbelQuantizer
 from vqtok.quantizers.ibq import IBQ
 from vqtok.quantizers.ifsq import IFSQ
 from vqtok.quantizers.lfq import LFQ
+from vqtok.quantizers.multirate import MultiRateQuantizer
 from vqtok.quantizers.multiscale import MultiScaleQuantizer
 from vqtok.quantizers.projected import ProjectedQuantizer
 from vqtok.quantizers.random_projection import RandomProjectionQuantizer
@@ -27,6 +28,7 @@ from vqtok.quantizers.residual import ResidualQuantizer
 from vqtok.quantizers.residual_fsq import ClampedFSQ, residual_fsq
 from vqtok.quantizers.shared_residual import SharedResidualQuantizer
 from vqtok.quantizers.simvq import SimVQ
+from vqtok.quantizers.summed import SummedQuantizer
 from vqtok.quantizers.vector import VectorQuantizer
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "FixedQuantizer",
     "GroupedQuantizer",
     "GumbelQuantizer",
+    "MultiRateQuantizer",
     "MultiScaleQuantizer",
     "ProjectedQuantizer",
     "Quantized",
@@ -49,6 +52,7 @@ __all__ = [
     "ResidualQuantizer",
     "SharedResidualQuantizer",
     "SimVQ",
+    "SummedQuantizer",
     "VectorQuantizer",
     "build_quantizer",
     "residual_fsq",
@@ -73,6 +77,8 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "residual": ResidualQuantizer,
     "shared_residual": SharedResidualQuantizer,
     "beam_residual": BeamResidualQuantizer,
+    "summed": SummedQuantizer,
+    "multirate": MultiRateQuantizer,
     "multiscale": MultiScaleQuantizer,
 }
 
