@@ -14,13 +14,14 @@ export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 mkdir -p "$(dirname "$run")"
 python "$scripts/get_sounds.py" "$work" "$corpus"
 python -m vqtok train audio --data "$work/sounds.txt" --validation "$speech" --out "$run" \
-    --name audio --steps "${STEPS:-2600}" --batch-size 12 --crop 28800 --save-every 250 --threads 1
-rates="0 1 2 4 6 8"
-python "$scripts/evaluate_audio.py" "$run" "$speech" --speech --codebooks $rates --json \
+    --name audio --init audio@1 --steps "${STEPS:-4500}" --batch-size 12 --crop 28800 \
+    --learning-rate 0.0008 --save-every 300 --threads 1
+python "$scripts/bundle_audio.py" "$run"
+python "$scripts/train_priors.py" audio "$work/sounds.txt" "$speech" "$music"
+rates="0 1 2 4 6 8 10"
+python "$scripts/evaluate_audio.py" audio "$speech" --speech --codebooks $rates --json \
     > "$work/speech.jsonl"
-python "$scripts/evaluate_audio.py" "$run" "$music" --codebooks $rates --json \
-    > "$work/music.jsonl"
-python "$scripts/evaluate_audio.py" "$run" "$sfx" --codebooks $rates --json \
-    > "$work/sfx.jsonl"
+python "$scripts/evaluate_audio.py" audio "$music" --codebooks $rates --json > "$work/music.jsonl"
+python "$scripts/evaluate_audio.py" audio "$sfx" --codebooks $rates --json > "$work/sfx.jsonl"
 python "$scripts/bundle_audio.py" "$run" "$work/sources.tsv" \
     "$work/speech.jsonl" "$work/music.jsonl" "$work/sfx.jsonl"

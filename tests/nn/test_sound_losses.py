@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from vqtok.nn.sound_losses import SoundLoss, Spectrum, mel_filters
+from vqtok.nn.sound_losses import SoundLoss, mel_filters
+from vqtok.nn.spectrum import Spectrum
 
 RATE = 8000
 

@@ -179,6 +179,7 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
     from vqtok.tokenizer import Tokenizer
     from vqtok.training import TrainConfig, Trainer
     from vqtok.training.ranks import joined, this_rank
+    from vqtok.training.warm_start import load_weights
 
     try:
         model_config = preset_config(args.preset, **settings_of(args.set))
@@ -200,9 +201,7 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
     init = None
     if args.init is not None:
         init = Tokenizer.from_pretrained(args.init)
-        if init.autoencoder.config != model_config:
-            preset = " ".join([args.preset, *args.set])
-            raise UsageError(f"--init {args.init} is not a model of the preset {preset}")
+        load_weights(model, init.autoencoder)  # fails before the data are read
     crops = _crops(args.data, model, size=crop, batch_size=config.batch_size, seed=args.seed)
     for skipped in crops.skipped:
         say(f"left out {skipped}")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from vqtok.nn.sound_losses import Spectrum
+from vqtok.nn.spectrum import Spectrum
 
 
 class SpectrumDiscriminator(nn.Module):

@@ -1,4 +1,4 @@
-"""How different two sounds are: mel spectra, complex spectra and samples."""
+"""How different two sounds are: mel spectra, complex spectra, samples and loudness."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vqtok.nn.sound_loudness import Loudness
+from vqtok.nn.spectrum import Spectrum
+
 # -60 dB of full scale in every bin: differences below are hardly heard, and where recordings have
 # no treble at all they would outweigh what is.
 _FLOOR = 1e-3
 
 
 class SoundLoss(nn.Module):
-    """A weighted sum of three distances, the first two over several resolutions.
+    """A weighted sum of distances, the first two over several resolutions.
 
     - ``mel``: mean absolute difference of log10(mel magnitudes + 1e-3), one band scale per
       resolution: how loud which frequencies are, whatever their phase.
@@ -22,6 +25,7 @@ class SoundLoss(nn.Module):
       magnitudes are raised to the power 0.5 (Gu and Diao, 2024, arXiv:2404.19441, with 0.3):
       ties phases down, quiet parts too.
     - ``samples``: mean absolute difference of the samples.
+    - ``loudness``: see :class:`vqtok.nn.sound_loudness.Loudness`; left out if its weight is 0.
 
     Spectra are scaled so that white noise of unit power has unit power in each bin, windows are
     of Hann, hops half of them; frames lie within the signal.
@@ -29,7 +33,7 @@ class SoundLoss(nn.Module):
     Args:
         sample_rate: in Hz.
         windows: window lengths in samples.
-        mel, spectrum, samples: weights.
+        mel, spectrum, samples, loudness: weights.
     """
 
     def __init__(
@@ -40,9 +44,13 @@ class SoundLoss(nn.Module):
         mel: float = 1.0,
         spectrum: float = 0.5,
         samples: float = 0.5,
+        loudness: float = 0.0,
     ) -> None:
         super().__init__()
         self.weights = {"mel": mel, "spectrum": spectrum, "samples": samples}
+        if loudness:
+            self.weights["loudness"] = loudness
+            self.loudness = Loudness(sample_rate)
         self.spectra = nn.ModuleList([Spectrum(length) for length in windows])
         for index, length in enumerate(windows):
             filters = mel_filters(sample_rate, length, bands=max(8, length // 16))
@@ -65,31 +73,14 @@ class SoundLoss(nn.Module):
                 mels.append(_mel(power, filters).sub(_mel(target_power, filters)).abs().mean())
                 complexes.append(_compressed(first, power).sub(_compressed(second, target_power)))
                 complexes[-1] = complexes[-1].abs().mean()
-            return {
+            terms = {
                 "mel": torch.stack(mels).mean(),
                 "spectrum": torch.stack(complexes).mean(),
                 "samples": (output - target).abs().mean(),
             }
-
-
-class Spectrum(nn.Module):
-    """Short-time Fourier transform: float [B, T] to [B, frames, bins, 2], real and imaginary."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        if length < 4 or length % 4:
-            raise ValueError(f"windows must be a multiple of 4 samples, not {length}")
-        self.length = length
-        window = torch.hann_window(length, dtype=torch.float64)
-        window /= window.square().sum().sqrt()
-        self.register_buffer("window", window.float(), persistent=False)
-        self.window: Tensor
-
-    def forward(self, wave: Tensor) -> Tensor:
-        if wave.shape[-1] < self.length:
-            wave = nn.functional.pad(wave, (0, self.length - wave.shape[-1]))
-        frames = wave.unfold(-1, self.length, self.length // 2) * self.window
-        return torch.view_as_real(torch.fft.rfft(frames))
+            if "loudness" in self.weights:
+                terms["loudness"] = self.loudness(output, target)
+            return terms
 
 
 def mel_filters(sample_rate: int, length: int, bands: int) -> Tensor:

@@ -29,6 +29,7 @@ from vqtok.training.players import Player, model_optimizer
 from vqtok.training.provenance import provenance
 from vqtok.training.ranks import average_gradients, this_rank, wait_for_all, world_size
 from vqtok.training.task import Outcome, Task
+from vqtok.training.warm_start import load_weights
 
 
 class Trainer:
@@ -51,11 +52,12 @@ class Trainer:
         name: of the outcome.
         task: the kind of data, by default photos.
         validation: data that are only looked at; one fixed batch is scored at every checkpoint.
-        init: a tokenizer or autoencoder of the same config, to start from its weights.
+        init: a tokenizer or autoencoder to start from, of the same model or one with fewer residual
+            codebooks (see :func:`vqtok.training.warm_start.load_weights`).
         device: where to train.
 
     Raises:
-        UsageError: the data don't fit the model.
+        UsageError: the data or the weights to start from don't fit the model.
     """
 
     def __init__(
@@ -76,8 +78,7 @@ class Trainer:
         self.model = build_autoencoder(model_config)
         self.task.prepare(self.model)
         if init is not None:
-            weights = init.autoencoder if isinstance(init, Tokenizer) else init
-            self.model.load_state_dict(weights.state_dict())
+            load_weights(self.model, init.autoencoder if isinstance(init, Tokenizer) else init)
         self.model.to(device)
         channels_last(self.model)
         self.task.check(self.model, data)

@@ -15,7 +15,7 @@ class SoundDistance(Likelihood):
 
     Args:
         sample_rate: in Hz.
-        mel, spectrum, samples: the weights of its terms.
+        mel, spectrum, samples, loudness: the weights of its terms.
     """
 
     per_value: ClassVar[bool] = True
@@ -27,6 +27,7 @@ class SoundDistance(Likelihood):
         mel: float = 1.0,
         spectrum: float = 0.5,
         samples: float = 0.5,
+        loudness: float = 0.0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -36,7 +37,11 @@ class SoundDistance(Likelihood):
             "spectrum": spectrum,
             "samples": samples,
         }
-        self.distance = SoundLoss(sample_rate, mel=mel, spectrum=spectrum, samples=samples)
+        if loudness:  # left out otherwise, so that older configs keep their fingerprint
+            self.config["loudness"] = loudness
+        self.distance = SoundLoss(
+            sample_rate, mel=mel, spectrum=spectrum, samples=samples, loudness=loudness
+        )
 
     def forward(self, output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss, a scalar. What the mask leaves out must be silence in both."""

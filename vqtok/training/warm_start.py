@@ -1,0 +1,50 @@
+"""Starting from the weights of another model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vqtok.autoencoders import Autoencoder
+from vqtok.errors import UsageError
+
+_LEARNING = ("decay", "gradient", "kmeans_iterations", "revive_below", "penalties")
+
+
+def load_weights(model: Autoencoder, source: Autoencoder) -> None:
+    """Copy the weights of a model with the same stacks and quantizer.
+
+    The model may have more residual codebooks than the source: the further ones keep their start,
+    which is k-means on what the others leave of the first batch. How losses are weighed and how
+    codebooks learn may differ.
+
+    Raises:
+        UsageError: the models differ in anything else.
+    """
+    ours, theirs = _comparable(model.config), _comparable(source.config)
+    layers, fewer = ours.pop("codebooks"), theirs.pop("codebooks")
+    if layers[: len(fewer)] != fewer:
+        raise UsageError(f"those weights have {len(fewer)} codebooks that the model has not")
+    other = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if other:
+        raise UsageError(f"those weights are of a model with another {', '.join(other)}")
+    added = tuple(f"quantizer.layers.{index}." for index in range(len(fewer), len(layers)))
+    start = {key: value for key, value in model.state_dict().items() if key.startswith(added)}
+    model.load_state_dict({**source.state_dict(), **start})
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without how losses are weighed, and with the residual codebooks by themselves."""
+    kept = {key: value for key, value in config.items() if key != "loss_weights"}
+    if (kept.get("likelihood") or {}).get("type") == "sound":
+        kept["likelihood"] = {"type": "sound", "sample_rate": kept["likelihood"]["sample_rate"]}
+    quantizer = dict(kept.get("quantizer") or {})
+    residual = quantizer.get("type") in ("residual", "beam_residual")
+    codebooks = []
+    if residual:  # how codes are found and how codebooks learn is no weight
+        codebooks = [
+            {key: value for key, value in layer.items() if key not in _LEARNING}
+            for layer in quantizer["layers"]
+        ]
+        quantizer = {"type": "residual"}
+    return {**kept, "codebooks": codebooks, "quantizer": quantizer}
