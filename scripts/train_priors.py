@@ -12,6 +12,7 @@ SOUNDS: sounds.txt (see get_sounds.py); VALIDATION: folders of sounds to judge b
 from __future__ import annotations
 
 import argparse
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("validation", type=Path, nargs="*")
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--limit", type=int, help="of the sounds, only so many, drawn at random")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -61,7 +63,7 @@ def main() -> None:
     if args.tokenizer == "photo":
         samples, validation = photo_codes(tokenizer, args.data)
     else:
-        samples = list(sound_codes(tokenizer, args.data))
+        samples = list(sound_codes(tokenizer, args.data, args.limit))
         validation = [codes for path in args.validation for codes in sound_codes(tokenizer, path)]
     with tqdm(total=args.steps) as bar:
 
@@ -110,8 +112,13 @@ def smaller(path: Path) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def sound_codes(tokenizer: AudioTokenizer, data: Path) -> Iterator[np.ndarray]:
-    sources = list_sources(data, "audio")
+def sound_codes(
+    tokenizer: AudioTokenizer, data: Path, limit: int | None = None
+) -> Iterator[np.ndarray]:
+    """Codes of each sound, once even if it is listed several times."""
+    sources = list({source.path: source for source in list_sources(data, "audio")}.values())
+    random.Random(0).shuffle(sources)
+    sources = sources[:limit]
     for sample in encode_sounds(tqdm(sources), tokenizer, tokenizer.num_codebooks, 1):
         if not isinstance(sample, DataError):
             yield sample.codes.astype(np.uint16)

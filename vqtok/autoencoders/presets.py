@@ -9,7 +9,7 @@ from typing import Any
 from vqtok.autoencoders.autoencoder import Autoencoder
 from vqtok.autoencoders.likelihoods import SoundDistance
 from vqtok.nn import ConvDecoder, ConvEncoder, SpectralDecoder, SpectralEncoder
-from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
+from vqtok.quantizers import BeamResidualQuantizer, ResidualQuantizer, VectorQuantizer
 
 
 def photo() -> Autoencoder:
@@ -55,6 +55,7 @@ def audio(*, block: str = "conv", causal: bool = False) -> Autoencoder:
         encoder_blocks=4,
         decoder_blocks=8,
         num_codebooks=10,
+        beam=4,
         loudness=0.4,
         block=block,
         causal=causal,
@@ -106,19 +107,24 @@ def residual_spectral(
     sample_rate: int = 24_000,
     codebook_size: int = 1024,
     num_codebooks: int = 8,
+    beam: int = 1,
     loudness: float = 0.0,
     block: str = "conv",
     causal: bool = False,
 ) -> Autoencoder:
-    """A spectral autoencoder for sound around a residual quantizer with dropout."""
+    """A spectral autoencoder for sound around a residual quantizer with dropout, which keeps the
+    best ``beam`` sums as it looks for codes."""
     if not isinstance(causal, bool):
         raise ValueError(f"causal must be true or false, not {causal!r}")
     layers = [VectorQuantizer(codebook_size, dim) for _ in range(num_codebooks)]
+    quantizer = ResidualQuantizer(layers, dropout=0.5)
+    if beam > 1:
+        quantizer = BeamResidualQuantizer(layers, beam=beam, dropout=0.5)
     sizes: dict[str, Any] = {"dim": dim, "hop": hop, "sample_rate": sample_rate}
     sizes |= {"block": block, "causal": causal}
     return Autoencoder(
         SpectralEncoder(channels, encoder_blocks, **sizes),
-        ResidualQuantizer(layers, dropout=0.5),
+        quantizer,
         SpectralDecoder(channels, decoder_blocks, **sizes),
         likelihood=SoundDistance(sample_rate, loudness=loudness),
         loss_weights={"commitment": 0.025},
