@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from vqtok.errors import UsageError
 from vqtok.media import list_sources
 from vqtok.pipeline import Share, encode_dataset, make_plan
 from vqtok.pipeline.lock import Lock
-from vqtok.pipeline.workspace import open_workspace
+from vqtok.pipeline.plan import Plan
+from vqtok.pipeline.workspace import PLAN, WORK, open_workspace
 from vqtok.tokens import verify
 
 
@@ -182,3 +184,39 @@ def test_the_command_line_takes_its_share(photos, tmp_path: Path, capsys, monkey
     assert json.loads(capsys.readouterr().out)["samples"] == 4
     assert verify(out) == []
     assert main([*command, "--share", "2/2"]) == 2
+
+
+def test_of_plans_that_begin_at_once_one_is_taken(toy, photos, tmp_path) -> None:
+    """Where there are no locks too: threads in step, each with another plan, then with the same."""
+    tokenizer, together, found = toy.ToyTokenizer(), threading.Barrier(4), []
+
+    def begin(plan: Plan, out: Path) -> None:
+        together.wait()
+        try:
+            with open_workspace(out, plan, shared=True) as workspace:
+                together.wait(timeout=20)  # nobody has left before all have looked
+                found.append(workspace.plan.digest)
+        except (UsageError, threading.BrokenBarrierError) as error:
+            together.abort()
+            found.append(type(error))
+
+    sources = list_sources(photos)
+    plans = [make_plan(sources, tokenizer, shard_size=size) for size in (2, 3, 4, 5)]
+    for number in range(5):
+        out = tmp_path / f"others-{number}"
+        run_together(begin, [(plan, out) for plan in plans])
+        written = Plan.load(out / WORK / PLAN).digest
+        assert written in {plan.digest for plan in plans}
+        assert UsageError in found
+        together.reset()
+        found.clear()
+    run_together(begin, [(plans[0], tmp_path / "same")] * 4)
+    assert found == [plans[0].digest] * 4
+
+
+def run_together(work, arguments) -> None:
+    threads = [threading.Thread(target=work, args=each) for each in arguments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -49,8 +49,8 @@ def test_the_forgery_itself_is_sound(tmp_path: Path) -> None:
     reader = forge(tmp_path / "x")
     assert verify(tmp_path / "x") == []
     assert (reader[0].codes == 9).all()
-    assert reader._sizes is not None
-    assert (reader._sizes[0] < (16 * 16 * 6 // 8, 16 * 16 * 10 // 8)).all()
+    assert reader._places._sizes is not None
+    assert (reader._places._sizes[0] < (16 * 16 * 6 // 8, 16 * 16 * 10 // 8)).all()
 
 
 @pytest.mark.parametrize(

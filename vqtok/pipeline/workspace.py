@@ -155,8 +155,11 @@ def open_workspace(out: Path, plan: Plan, *, shared: bool = False) -> Iterator[W
             remove_temporaries(out)
             remove_temporaries(work)
         if not _is_begun(out):
-            with atomic_write(work / PLAN) as file:
-                file.write(plan.to_bytes())
+            try:
+                with atomic_write(work / PLAN, replace=False) as file:
+                    file.write(plan.to_bytes())
+            except FileExistsError:  # another process was faster, perhaps with another plan
+                _check_output(out, plan)
         yield Workspace(out, plan, lock)
     finally:
         lock.release()

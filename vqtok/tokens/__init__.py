@@ -8,7 +8,8 @@ from __future__ import annotations
 from vqtok.tokens.header import Header
 from vqtok.tokens.manifest import Manifest, ShardInfo, read_manifest, write_manifest
 from vqtok.tokens.prior import Prior
-from vqtok.tokens.reader import ShardReader, TokenReader
+from vqtok.tokens.reader import TokenReader
+from vqtok.tokens.shard import ShardReader
 from vqtok.tokens.statistics import Statistics, collect_statistics
 from vqtok.tokens.verify import Problem, verify
 from vqtok.tokens.writer import Sample, write_shard

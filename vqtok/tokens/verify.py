@@ -12,7 +12,7 @@ from vqtok.files import is_temporary
 from vqtok.tokens.header import Header, parse_json
 from vqtok.tokens.manifest import ERRORS, MANIFEST, Manifest, ShardInfo, read_manifest
 from vqtok.tokens.prior import PRIOR, find_prior
-from vqtok.tokens.reader import ShardReader
+from vqtok.tokens.shard import ShardReader
 
 
 @dataclass(frozen=True)

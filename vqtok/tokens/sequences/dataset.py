@@ -117,7 +117,8 @@ class TokenDataset:
         self.epoch = 0
         self._tables: dict[int, NDArray[np.int64]] = {}
         self._sequences: dict[int, int] = {}
-        self._block: tuple[tuple[int, int], Visits] | None = None
+        self._steps = np.arange(length, dtype=np.int32)
+        self._block: tuple[tuple[int, int], Visits, NDArray[np.int64]] | None = None
         self._last: tuple[tuple[int, int], NDArray[np.int64] | None] | None = None
 
     def __len__(self) -> int:
@@ -162,16 +163,14 @@ class TokenDataset:
         table = self._table(epoch)
         item = self.padding()
         at = 0
-        pieces = self._packing.pieces(
-            index, table, lambda block: self._lengths_of(self._visits(epoch, block))
-        )
+        pieces = self._packing.pieces(index, table, lambda block: self._visits(epoch, block)[1])
         for segment, piece in enumerate(pieces, 1):
             size = piece.stop - piece.start
             tokens = self._document(epoch, piece.place)
             if tokens is not None:
                 item["tokens"][at : at + size] = tokens[piece.start : piece.stop]
                 item["segments"][at : at + size] = segment
-                item["positions"][at : at + size] = np.arange(size)
+                item["positions"][at : at + size] = self._steps[:size]
             at += size
         return item
 
@@ -211,7 +210,7 @@ class TokenDataset:
         """Tokens of the document at a place, None for a damaged one; the last one is kept."""
         if self._last is not None and self._last[0] == (epoch, place):
             return self._last[1]
-        visits = self._visits(epoch, place // BLOCK)
+        visits, _ = self._visits(epoch, place // BLOCK)
         index = place % BLOCK
         source, sample = int(visits.source[index]), int(visits.sample[index])
         documents = self._documents[source]
@@ -231,11 +230,13 @@ class TokenDataset:
         self._last = ((epoch, place), tokens)
         return tokens
 
-    def _visits(self, epoch: int, block: int) -> Visits:
+    def _visits(self, epoch: int, block: int) -> tuple[Visits, NDArray[np.int64]]:
+        """The visits of a block and the lengths of their documents; the last block is kept."""
         if self._block is None or self._block[0] != (epoch, block):
             places = np.arange(block * BLOCK, min((block + 1) * BLOCK, len(self._mixture)))
-            self._block = ((epoch, block), self._mixture(epoch, places))
-        return self._block[1]
+            visits = self._mixture(epoch, places)
+            self._block = ((epoch, block), visits, self._lengths_of(visits))
+        return self._block[1:]
 
     def _lengths_of(self, visits: Visits) -> NDArray[np.int64]:
         return self._lengths[self._first[visits.source] + visits.sample].astype(np.int64)

@@ -116,12 +116,15 @@ class SequenceLayout:
             ValueError: codes of another shape, other sizes of fixed axes, or codes out of range.
         """
         codes = np.asarray(codes)
-        dims = self._check_codes(codes)
+        self._check_codes(codes)
+        return self.lay_out(codes)
+
+    def lay_out(self, codes: NDArray[Any]) -> NDArray[np.int64]:
+        """As :meth:`tokens`, of codes that are known to be in range and of dims that fit."""
         lines = arrange(self, self._to_tokens(codes))
-        before = [] if self.begin is None else [self.begin]
+        before, after = self._before, self._after
         if self.size is not None:
-            before += self.size.tokens(dims)
-        after = [token for token in (self.content_end, self.end) if token is not None]
+            before = [*before, *self.size.tokens(codes.shape[:-1])]
         count, width = lines.shape[:2]
         step = width + (self.row_end is not None)
         start, stop = len(before), len(before) + count * step
@@ -235,6 +238,14 @@ class SequenceLayout:
             entries["size"] = SizePrefix.from_json(entries["size"])
         return cls(**entries)
 
+    @cached_property
+    def _before(self) -> list[int]:
+        return [] if self.begin is None else [self.begin]
+
+    @cached_property
+    def _after(self) -> list[int]:
+        return [token for token in (self.content_end, self.end) if token is not None]
+
     def _to_tokens(self, codes: NDArray[Any]) -> NDArray[np.int64]:
         """Codes [..., Q] as tokens of the same shape."""
         if self._firsts is not None:
@@ -253,7 +264,7 @@ class SequenceLayout:
     def _limits(self) -> NDArray[np.uint64]:
         return np.array(self.codebook_sizes, np.uint64)
 
-    def _check_codes(self, codes: NDArray[Any]) -> tuple[int, ...]:
+    def _check_codes(self, codes: NDArray[Any]) -> None:
         dims = codes.shape[:-1]
         fits = codes.ndim == len(self.dims) + 1 and codes.shape[-1] == self.num_codebooks
         if not fits or 0 in dims or not self.allows(dims):
@@ -269,7 +280,6 @@ class SequenceLayout:
                 f"codes span [{codes.min()}, {codes.max()}], codebook sizes are "
                 f"{list(self.codebook_sizes)}"
             )
-        return dims
 
     def _check_shape(self) -> None:
         if not self.codebooks:

@@ -68,6 +68,8 @@ class Documents:
             )
         if source.caption is not None and (self.vocabulary is None or not self.vocabulary.text):
             raise ValueError(f"{source.path}: captions need a vocabulary with text")
+        self._begin = _marker(None if self.vocabulary is None else self.vocabulary.begin)
+        self._end = _marker(None if self.vocabulary is None else self.vocabulary.end)
         self._window = self._limits()
         self.lengths = self._lengths()
 
@@ -93,16 +95,13 @@ class Documents:
             codes, caption = both.codes, self.source.caption(both.meta)
         if self._window is not None:
             codes = self._cut(codes, sample, turn, seed)
-        tokens = self.layout.tokens(codes)
+        # The reader has checked the codes, and _lengths() the dims of what it tells.
+        tokens = self.layout.lay_out(codes)
         if self.vocabulary is None:
             return tokens
-        pieces: list[Any] = [] if self.vocabulary.begin is None else [[self.vocabulary.begin]]
-        if caption is not None:
-            pieces.append(self.vocabulary.text_tokens(caption))
-        pieces.append(tokens)
-        if self.vocabulary.end is not None:
-            pieces.append([self.vocabulary.end])
-        return np.concatenate(pieces, dtype=np.int64) if len(pieces) > 1 else tokens
+        text = [] if caption is None else [self.vocabulary.text_tokens(caption)]
+        pieces = [*self._begin, *text, tokens, *self._end]
+        return np.concatenate(pieces) if len(pieces) > 1 else tokens
 
     def _cut(
         self, codes: NDArray[np.int64], sample: int, turn: int, seed: int
@@ -167,6 +166,11 @@ class Documents:
             else:
                 lengths[sample] = len(self.vocabulary.text_tokens(self.source.caption(meta)))
         return lengths
+
+
+def _marker(token: int | None) -> list[NDArray[np.int64]]:
+    """A token around documents as the pieces that it is."""
+    return [] if token is None else [np.array([token], np.int64)]
 
 
 def _layout(source: TokenSource, vocabulary: Vocabulary | SequenceLayout) -> SequenceLayout:
