@@ -10,60 +10,74 @@ alone. Every file is then compared with the reference.
 
 ``merge`` kills the last of two sharing processes at the first, second, ... thing that it does to
 files from the moment on at which it begins to write the manifest.
+
+Commands are forks of this process, which has imported everything, so that kills hit their work.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of OpenMP do not survive a fork
+
 import psutil
 
-MERGE_THEN_DIE = """
-import os, runpy, signal, sys
-out, delay = sys.argv[1], int(sys.argv[2])
-sys.argv[1:] = sys.argv[3:]
-seen = 0
-def watch(event, arguments):
-    global seen
-    if event in ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.listdir"):
-        text = " ".join(map(str, arguments))
-        if seen or (out in text and any(n in text for n in ("errors.jsonl", "manifest.json.tmp"))):
-            seen += 1
-            if seen > delay:
-                os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(watch)
-runpy.run_module("vqtok", run_name="__main__", alter_sys=True)
-"""
+import vqtok.cli
+import vqtok.pipeline
+import vqtok.tokenizer
+
+WAYS = ("one", "processes", "shares", "ray", "merge")
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+class Command:
+    """`vqtok` with arguments, in a fork; ``before`` runs there first."""
 
+    def __init__(self, arguments: list[str], before: Callable[[], object] = lambda: None) -> None:
+        self.arguments, self.code = arguments, None
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 70
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(self.errors.fileno(), 2)
+            before()
+            code = vqtok.cli.main(arguments)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
 
-def encodes(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        name = " ".join(process.cmdline())
-        return "spawn_main" in name or "ray::_Actor" in name
-    return False
+    def poll(self, block: bool = False) -> int | None:
+        """Its exit code, the number of a signal below 0, None while it runs."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, 0 if block else os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code
 
-
-def is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+    def wait(self) -> int:
+        """Its exit code; leaves the program if it is no way for `vqtok encode` to end."""
+        code = self.poll(block=True)
+        assert code is not None
+        if code not in (0, 1, -signal.SIGKILL):
+            self.errors.seek(0)
+            sys.exit(f"vqtok {self.arguments} ended with {code}: {self.errors.read()!r}")
+        return code
 
 
 class Job:
@@ -71,49 +85,49 @@ class Job:
 
     def __init__(self, commands: list[list[str]]) -> None:
         self.commands = commands
-        self.running = [self._start(command) for command in commands]
+        self.running = [Command(command) for command in commands]
 
-    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        program = [sys.executable, "-m", "vqtok", *command]
-        return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def victims(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        """The commands, and what they started to encode: child processes, Ray's actors."""
+        commands, children = [], []
+        for running in self.running:
+            if running.poll() is None:
+                command = psutil.Process(running.pid)
+                commands.append(command)
+                with suppress(psutil.Error):
+                    children += filter(encodes, command.children(recursive=True))
+        return commands, children
 
-    def victims(self) -> list[psutil.Process]:
-        """The commands and what they started to encode: child processes, Ray's actors."""
-        found = []
-        for process in self.running:
-            with suppress(psutil.Error):
-                command = psutil.Process(process.pid)
-                children = command.children(recursive=True)
-                found += [command, *(child for child in children if encodes(child))]
-        return [victim for victim in found if is_alive(victim)]
-
-    def kill_one(self, delays: random.Random, prefer_children: bool) -> bool:
+    def kill_one(self, delays: random.Random) -> bool:
         """Kill one that is alive; whether there was any."""
-        victims = self.victims()
-        commands = {process.pid for process in self.running}
-        children = [victim for victim in victims if victim.pid not in commands]
-        if prefer_children and children and delays.random() < 0.7:
-            victims = children
+        commands, children = self.victims()
+        victims = children if children and delays.random() < 0.7 else commands + children
         if not victims:
             return False
-        delays.choice(victims).send_signal(signal.SIGKILL)
-        return True
+        with suppress(psutil.NoSuchProcess):
+            delays.choice(victims).send_signal(signal.SIGKILL)
+            return True
+        return False
 
     def restart(self) -> None:
-        """Start again the commands that did not end well."""
-        for i, process in enumerate(self.running):
-            code = process.poll()
-            if code is not None and code not in (0, 1):
-                self.running[i] = self._start(self.commands[i])
+        """Start again the commands that were killed."""
+        for i, command in enumerate(self.running):
+            if command.poll() == -signal.SIGKILL:
+                self.running[i] = Command(self.commands[i])
 
     def done(self) -> bool:
-        return all(process.poll() in (0, 1) for process in self.running)
+        return all(command.poll() not in (None, -signal.SIGKILL) for command in self.running)
 
     def wait(self) -> None:
-        for process in self.running:
-            _, errors = process.communicate()
-            if process.returncode not in (0, 1):
-                sys.exit(f"vqtok {process.args[3:]} ended with {process.returncode}: {errors!r}")
+        for command in self.running:
+            command.wait()
+
+
+def encodes(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        name = " ".join(process.cmdline())
+        return "spawn_main" in name or "ray::_Actor" in name
+    return False
 
 
 def kill_again_and_again(
@@ -125,45 +139,68 @@ def kill_again_and_again(
     while done < kills:
         end = time.monotonic() + delays.uniform(0, longest)
         while time.monotonic() < end and not job.done():
-            time.sleep(0.02)
+            time.sleep(0.005)
         if job.done():  # before it could be killed: once more from the start
+            job.wait()
             shutil.rmtree(out, ignore_errors=True)
             fresh += 1
             job = Job(commands)
             continue
-        done += job.kill_one(delays, len(commands) == 1)
-        time.sleep(0.02)
+        done += job.kill_one(delays)
+        time.sleep(0.005)
         job.restart()
     job.wait()
-    last = Job(commands)
-    last.wait()
+    while any(command.poll() == -signal.SIGKILL for command in job.running):
+        job.restart()
+        job.wait()
+    Job(commands).wait()
     return done, fresh
 
 
-def kill_merges(source: str, out: Path, options: list[str], kills: int) -> int:
-    """The last of two processes dies at a later and later step of its merge; how often it did."""
+def kill_merges(encode: list[str], out: Path, kills: int, reference: dict[str, bytes]) -> int:
+    """The last of two processes dies at a later and later step of its merge, and again from the
+    first when it came through; how often it did.
+    """
     killed = 0
-    for number in range(kills):
+    steps = itertools.count()
+    while killed < kills:
         shutil.rmtree(out, ignore_errors=True)
-        encode = ["encode", source, str(out), *options]
-        subprocess.run(
-            [sys.executable, "-m", "vqtok", *encode, "--share", "1/2"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        program = [sys.executable, "-c", MERGE_THEN_DIE, str(out), str(number % 12)]
-        died = subprocess.run(
-            [*program, *encode, "--share", "0/2"], check=False, capture_output=True
-        )
-        if died.returncode not in (-9, 0, 1):
-            sys.exit(died.stderr.decode())
-        Job([[*encode, "--share", "0/2"]]).wait()
-        compare(contents(out), REFERENCE)
-        killed += died.returncode == -9
+        Command([*encode, "--share", "1/2"]).wait()
+        limit = next(steps)
+        last = [*encode, "--share", "0/2"]
+        died = Command(last, lambda limit=limit: die_in_merge(str(out), limit)).wait()
+        if died == -signal.SIGKILL:
+            killed += 1
+        else:
+            steps = itertools.count()
+        Command(last).wait()
+        compare(contents(out), reference)
     return killed
 
 
-REFERENCE: dict[str, bytes] = {}
+def die_in_merge(out: str, limit: int) -> None:
+    """SIGKILL for this process after ``limit`` things done to files in its merge."""
+    seen = 0
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event == "open" or (event.startswith(("os.", "shutil.")) and event != "os.kill"):
+            text = " ".join(map(str, arguments))
+            begins = out in text and any(n in text for n in ("errors.jsonl", "manifest.json.tmp"))
+            if seen or begins:
+                seen += 1
+                if seen > limit:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def compare(found: dict[str, bytes], wanted: dict[str, bytes]) -> None:
@@ -177,28 +214,24 @@ def main() -> None:
     parser.add_argument("source", help="photos or sounds, a few dozen")
     parser.add_argument("out", type=Path, help="a folder to work in")
     parser.add_argument("--kills", type=int, default=50, help="of each way to run")
-    parser.add_argument(
-        "--ways",
-        nargs="+",
-        default=["one", "processes", "shares", "ray", "merge"],
-        choices=["one", "processes", "shares", "ray", "merge"],
-    )
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--shard-size", type=int, default=2)
-    parser.add_argument("--longest", type=float, default=6.0, help="seconds before a kill")
+    parser.add_argument("--longest", type=float, help="seconds before a kill (that of a whole run)")
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     source = os.path.abspath(args.source)
     options = ["--shard-size", str(args.shard_size), "--num-codebooks", "2"]
-    reference = args.out / "reference"
     shutil.rmtree(args.out, ignore_errors=True)
-    Job([["encode", source, str(reference), *options]]).wait()
-    REFERENCE.update(contents(reference))
-    print(f"{len(REFERENCE)} files, {sum(map(len, REFERENCE.values())):,} bytes", flush=True)
+    started = time.monotonic()
+    Command(["encode", source, str(args.out / "reference"), *options]).wait()
+    whole = time.monotonic() - started
+    reference = contents(args.out / "reference")
+    size = sum(map(len, reference.values()))
+    print(f"{len(reference)} files, {size:,} bytes, {whole:.1f} s", flush=True)
     for seed, way in enumerate(args.ways):
         out = args.out / way
         encode = ["encode", source, str(out), *options]
         if way == "merge":
-            kills = kill_merges(source, out, options, args.kills)
+            kills = kill_merges(encode, out, args.kills, reference)
             print(f"merge: {kills} kills, identical", flush=True)
             continue
         commands = {
@@ -207,9 +240,10 @@ def main() -> None:
             "shares": [[*encode, "--share", f"{rank}/3"] for rank in range(3)],
             "ray": [[*encode, "--engine", "ray", "--processes", "2"]],
         }[way]
-        longest = args.longest * (2 if way == "ray" else 1)
+        # What starts processes needs longer to come to its work.
+        longest = args.longest or whole + {"processes": 5, "ray": 12}.get(way, 0)
         kills, fresh = kill_again_and_again(commands, out, args.kills, longest, seed)
-        compare(contents(out), REFERENCE)
+        compare(contents(out), reference)
         print(f"{way}: {kills} kills, identical ({fresh} times finished between)", flush=True)
 
 
