@@ -74,6 +74,8 @@ def compare(config, backend):
         torch.testing.assert_close(gradient, expected)
         for name, loss in second.losses.items():
             torch.testing.assert_close(first.losses[name], loss)
+        for name, metric in second.metrics.items():
+            torch.testing.assert_close(first.metrics[name], metric)
     for name, value in quantizers[1].state_dict().items():
         torch.testing.assert_close(quantizers[0].state_dict()[name], value)
 

@@ -154,6 +154,45 @@ def check_drawn(world_size, rank):
     return drawn
 
 
+# Codebooks that k-means does not draw, so that one process learns the same as several.
+MEASURED = {
+    "vector": {**VECTOR, "kmeans_iterations": 0, "revive_below": 0.0},
+    "simvq": {"type": "simvq", "codebook_size": 12, "dim": 4},
+    "fsq": {"type": "fsq", "levels": [5, 4, 3, 3]},
+    "lfq": {"type": "lfq", "bits": 4},
+    "residual": {
+        "type": "residual",
+        "layers": [{"type": "simvq", "codebook_size": 9, "dim": 4}] * 2,
+    },
+    "multiscale": {
+        "type": "multiscale",
+        "layer": {"type": "bsq", "bits": 4},
+        "scales": [1, 2],
+    },
+}
+
+
+def check_metrics(world_size, rank):
+    """Perplexity, usage and dead codes of each step of uneven ranks."""
+    return {
+        name: [
+            {key: value.tolist() for key, value in metrics.items()}
+            for metrics in metrics_of(
+                linear(config).quantizer,
+                [
+                    tuple(share(values, sizes, rank) for values in batch(sizes, seed))
+                    for seed, sizes in enumerate(SIZES[world_size])
+                ],
+            )
+        ]
+        for name, config in MEASURED.items()
+    }
+
+
+def metrics_of(quantizer, batches):
+    return [quantizer(x - 3, mask).metrics for x, mask in batches]
+
+
 def check_compiled(world_size, rank):
     """Without a graph break while a group is up."""
     torch.manual_seed(0)
@@ -180,6 +219,7 @@ def work(rank, folder):
             "losses": check_losses(world_size, rank),
             "drawn": check_drawn(world_size, rank),
             "steps": check_steps(world_size, rank),
+            "metrics": check_metrics(world_size, rank),
         }
         if world_size == 2:
             report["compiled"] = check_compiled(world_size, rank)
@@ -273,6 +313,18 @@ def test_rows_are_drawn_from_all_ranks(reports, world_size):
             assert {tuple(row) for row in rows} <= there
             assert len({tuple(row) for row in rows}) == 9  # distinct
             assert rows == reports[world_size][0]["drawn"][seed][0]
+
+
+@pytest.mark.parametrize("world_size", [3, 2])
+def test_metrics_in_training_are_those_of_the_whole_batch(reports, world_size):
+    for name, config in MEASURED.items():
+        batches = [batch(sizes, seed) for seed, sizes in enumerate(SIZES[world_size])]
+        for step, metrics in enumerate(metrics_of(linear(config).quantizer, batches)):
+            assert set(metrics) == {"perplexity", "usage", "dead"}
+            for report in reports[world_size]:
+                for key, value in metrics.items():
+                    wanted = pytest.approx(value.tolist(), rel=1e-5)
+                    assert report["metrics"][name][step][key] == wanted, (name, step, key)
 
 
 def test_compiled_ranks_agree(reports):

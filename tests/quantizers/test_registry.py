@@ -155,7 +155,13 @@ def test_shapes_dtypes_and_ranges(quantizer):
         assert result.codes[..., index].min() >= 0
         assert result.codes[..., index].max() < size
     assert all(loss.ndim == 0 and loss >= 0 for loss in result.losses.values())
-    assert result.metrics["perplexity"].shape == result.metrics["usage"].shape == (Q,)
+    assert set(result.metrics) == {"perplexity", "usage", "dead"}
+    for training in (False, True):
+        for name, value in quantizer.train(training)(latents(3)).metrics.items():
+            assert value.shape == (Q,)
+            assert not value.requires_grad
+            assert (value >= (name == "perplexity")).all()
+            assert name == "perplexity" or (value <= 1).all()
 
 
 def test_losses_in_training_are_not_negative(config):

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.quantizers.usage import Usage
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -20,8 +22,9 @@ class Quantized:
         quantized: [..., D], dtype of the latents; carries gradients back to them.
         codes: int64 [..., Q], each in [0, K_q), never negative.
         losses: unweighted scalar terms, float32 (``commitment``, ``codebook``, ...).
-        metrics: detached scalar or [Q] tensors (``perplexity``, ``usage``); reading them is
-            the caller's choice, so a training step never waits for the device.
+        metrics: ``perplexity``, ``usage`` and ``dead``, detached [Q], as
+            :class:`~vqtok.quantizers.usage.Usage` defines them; reading them is the caller's
+            choice, so a training step never waits for the device.
     """
 
     quantized: Tensor
@@ -42,12 +45,13 @@ class Quantizer(nn.Module, ABC):
     rank like any module (DistributedDataParallel sees to it); from then on all ranks agree bit for
     bit.
 
-    A quantizer of one codebook that looks at each position alone writes ``_quantize_rows``,
-    ``embed`` and ``codebook_sizes``; one made of others writes ``forward``.
+    A quantizer of one codebook that looks at each position alone has a ``usage`` and writes
+    ``_quantize_rows``, ``embed`` and ``codebook_sizes``; one made of others writes ``forward``.
     """
 
     dim: int
     config: dict[str, Any]
+    usage: Usage
 
     @property
     def learns_from_output(self) -> bool:
@@ -118,6 +122,15 @@ class Quantizer(nn.Module, ABC):
         finally:
             for module, training in modes:
                 module.training = training
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        """What the codes int64 [N, q] of the first q codebooks tell of their usage.
+
+        As in :class:`Quantized`, [q]; of the positions where ``valid`` (bool [N]) is True. In
+        training a quantizer of one codebook counts them.
+        """
+        measured: dict[str, Tensor] = self.usage(codes[:, 0], valid)
+        return measured
 
     def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
         """Start what depends on data (k-means) from this batch, if it has not started yet.
@@ -240,22 +253,24 @@ def masked_mean_square(latents: Tensor, quantized: Tensor, mask: Tensor | None) 
 def combine(results: Sequence[Quantized], weights: Sequence[float]) -> Quantized:
     """The results of a quantizer's parts: codes [..., sum Q], weighted sums of the losses.
 
-    A loss that a part lacks counts as 0; metrics that all parts have are joined to [sum Q].
+    A loss that a part lacks counts as 0; metrics are joined to [sum Q].
     ``quantized`` is left to the caller: here it is that of the last part.
     """
     losses: dict[str, Tensor] = {}
     for result, weight in zip(results, weights, strict=True):
         for name, loss in result.losses.items():
             losses[name] = losses[name] + weight * loss if name in losses else weight * loss
-    shared = [
-        name for name in results[0].metrics if all(name in result.metrics for result in results)
-    ]
     return Quantized(
         results[-1].quantized,
         torch.cat([result.codes for result in results], dim=-1),
         losses,
-        {name: torch.cat([result.metrics[name] for result in results]) for name in shared},
+        join([result.metrics for result in results]),
     )
+
+
+def join(metrics: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The metrics of parts, each [q], as [sum q]."""
+    return {name: torch.cat([part[name] for part in metrics]) for name in metrics[0]}
 
 
 def refuse_not_finite(rows: Tensor) -> None:

@@ -18,7 +18,6 @@ from vqtok.quantizers.base import (
     zero_masked,
 )
 from vqtok.quantizers.residual import ResidualQuantizer
-from vqtok.quantizers.usage import usage_of_codes
 
 _CHUNK_ELEMENTS = 1 << 22  # scores held at a time
 
@@ -69,15 +68,11 @@ class BeamResidualQuantizer(ResidualQuantizer):
                 codes = torch.where(valid[:, None], codes, blank.codes)
             total = self.embed(codes).reshape(target.shape)
             quantized = self.pass_gradient(target, total)
-        usages = [
-            usage_of_codes(codes[:, index], size, valid)
-            for index, size in enumerate(self.codebook_sizes[:used])
-        ]
         return Quantized(
             quantized.to(latents.dtype),
             codes.reshape(*latents.shape[:-1], used),
             {"commitment": masked_mean_square(target, total.detach(), mask)},
-            {name: torch.cat([usage[name] for usage in usages]) for name in usages[0]},
+            self.metrics(codes, valid),
         )
 
     def _search(self, rows: Tensor, used: int) -> Tensor:

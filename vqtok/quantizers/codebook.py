@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vqtok import ops
 from vqtok.quantizers.base import Quantizer, check_codes
-from vqtok.quantizers.usage import code_counts, usage_of_counts
 
 
 class CodebookQuantizer(Quantizer):
@@ -41,7 +40,3 @@ class CodebookQuantizer(Quantizer):
     def codes_of(self, quantized: Tensor) -> Tensor:
         codes = ops.nearest(quantized.reshape(-1, self.dim), self.table())
         return codes.reshape(*quantized.shape[:-1], 1)
-
-    def _usage(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-        """The metrics ``perplexity`` and ``usage`` [1] of codes [N]."""
-        return usage_of_counts(code_counts(codes, self.codebook_size, valid))

@@ -12,6 +12,7 @@ from vqtok import ops
 from vqtok.quantizers.base import Quantized, masked_mean_square, refuse_not_finite
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
+from vqtok.quantizers.usage import Usage
 
 COMPARISONS = ("distance", "angle")
 OUTPUTS = ("rows", "directions")
@@ -31,7 +32,6 @@ class FixedQuantizer(CodebookQuantizer):
         output: ``"rows"`` or, normalised to length 1, their ``"directions"``.
 
     Losses: ``commitment``, the mean squared distance of latents to what comes out.
-    Metrics: ``perplexity`` and ``usage`` [1].
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class FixedQuantizer(CodebookQuantizer):
             "compare": compare,
             "output": output,
         }
+        self.usage = Usage(codebook_size)
         self.compare = compare
         self.output = output
         self.register_buffer("rows", torch.randn(codebook_size, dim))
@@ -65,4 +66,4 @@ class FixedQuantizer(CodebookQuantizer):
         codes = nearest(rows.detach(), self.rows, check=False)
         chosen = F.embedding(codes, self.table())
         losses = {"commitment": masked_mean_square(rows, chosen, valid)}
-        return Quantized(straight_through(rows, chosen), codes, losses, self._usage(codes, valid))
+        return Quantized(straight_through(rows, chosen), codes, losses, self.usage(codes, valid))

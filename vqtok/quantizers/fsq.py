@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vqtok.quantizers.base import Quantized, Quantizer, check_codes, refuse_not_finite
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.usage import usage_of_codes
+from vqtok.quantizers.usage import Usage
 
 # With more, the published bound would leave the outermost levels out of reach.
 _MAX_LEVELS = 1000
@@ -30,7 +30,7 @@ class FSQ(Quantizer):
     Args:
         levels: the number of levels L of each dimension, each in 2..1000; D is their count.
 
-    Losses: none. Metrics: ``perplexity`` and ``usage`` [1].
+    Losses: none.
 
     Raises:
         ValueError: more than 2^63 codes.
@@ -51,6 +51,7 @@ class FSQ(Quantizer):
             )
         self.config: dict[str, Any] = {"type": self.kind, "levels": levels}
         self.dim = len(levels)
+        self.usage = Usage(*levels)
         count = torch.tensor(levels)
         basis = torch.tensor([math.prod(levels[:index]) for index in range(self.dim)])
         # Not in the state dict: the config has them.
@@ -74,7 +75,7 @@ class FSQ(Quantizer):
         levels = self._round(position.detach())
         quantized = self._place(straight_through(position, levels))
         codes = self._number(levels)
-        return Quantized(quantized, codes, {}, usage_of_codes(codes, self.codebook_size, valid))
+        return Quantized(quantized, codes, {}, self.usage(codes, valid))
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)

@@ -15,6 +15,7 @@ from vqtok.quantizers.base import (
     check_latents,
     check_num_codebooks,
     combine,
+    join,
 )
 
 
@@ -27,7 +28,7 @@ class GroupedQuantizer(Quantizer):
 
     With ``num_codebooks`` below Q, dimensions whose codebooks are all left out are 0.
 
-    Losses: the layers', weighted by their dimensions. Metrics: those that all layers have, [Q].
+    Losses: the layers', weighted by their dimensions.
     """
 
     def __init__(self, layers: Sequence[Quantizer]) -> None:
@@ -81,6 +82,11 @@ class GroupedQuantizer(Quantizer):
                 parts.append(torch.zeros(*codes.shape[:-1], layer.dim, device=codes.device))
             start += share
         return torch.cat(parts, dim=-1)
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        shares = self._shares(codes.shape[-1])
+        parts = zip(self._quantizers(), torch.split(codes, shares, dim=-1), strict=True)
+        return join([layer.metrics(part, valid) for layer, part in parts if part.shape[-1]])
 
     def codes_of(self, quantized: Tensor) -> Tensor:
         parts = zip(self._quantizers(), self._split(quantized), strict=True)

@@ -13,6 +13,7 @@ from vqtok.quantizers.base import Quantized, zero_masked
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
 from vqtok.quantizers.products import largest_product
+from vqtok.quantizers.usage import Usage
 
 
 class GumbelQuantizer(CodebookQuantizer):
@@ -30,7 +31,6 @@ class GumbelQuantizer(CodebookQuantizer):
 
     Losses: in training ``kl``, the mean divergence of a position's distribution from the uniform
     one, in nats (published weight 5e-4).
-    Metrics: ``perplexity`` and ``usage`` [1].
     """
 
     def __init__(self, codebook_size: int, dim: int, *, temperature: float = 1.0) -> None:
@@ -43,6 +43,7 @@ class GumbelQuantizer(CodebookQuantizer):
             "dim": dim,
             "temperature": temperature,
         }
+        self.usage = Usage(codebook_size)
         self.scores = nn.Linear(dim, codebook_size)
         self.embeddings = nn.Parameter(torch.randn(codebook_size, dim))
         self.register_buffer("temperature", torch.tensor(float(temperature)))
@@ -71,7 +72,7 @@ class GumbelQuantizer(CodebookQuantizer):
             codes = largest_product(rows.detach(), self.scores.weight.detach(), bias)
             chosen = F.embedding(codes, self.embeddings)
             quantized = straight_through(rows, chosen)
-        return Quantized(quantized, codes, losses, self._usage(codes, valid))
+        return Quantized(quantized, codes, losses, self.usage(codes, valid))
 
     def _divergence(self, logits: Tensor, valid: Tensor | None) -> Tensor:
         log_share = F.log_softmax(logits, dim=-1)

@@ -12,7 +12,8 @@ from vqtok.quantizers.base import Quantized, masked_mean_square
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
 from vqtok.quantizers.products import largest_product
-from vqtok.quantizers.usage import softmax_code_losses
+from vqtok.quantizers.soft_codes import softmax_code_losses
+from vqtok.quantizers.usage import Usage
 
 
 class IBQ(CodebookQuantizer):
@@ -30,7 +31,6 @@ class IBQ(CodebookQuantizer):
     Losses: ``commitment``, ``codebook``, and in training ``index``, the mean squared distance of
     latents to the embeddings with the gradient of the softmax, ``entropy`` and ``diversity``
     (published weights 1, 0.25, 1, 0.05, 0.05).
-    Metrics: ``perplexity`` and ``usage`` [1].
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class IBQ(CodebookQuantizer):
             "temperature": temperature,
             "cosine": cosine,
         }
+        self.usage = Usage(codebook_size)
         self.temperature = temperature
         self.cosine = cosine
         # Equal norms: a longer embedding would win more dot products.
@@ -76,4 +77,4 @@ class IBQ(CodebookQuantizer):
             quantized = chosen + (expected - expected.detach())
             losses["index"] = masked_mean_square(quantized, rows, valid)
             losses.update(softmax_code_losses(logits / self.temperature, valid))
-        return Quantized(quantized, codes, losses, self._usage(codes, valid))
+        return Quantized(quantized, codes, losses, self.usage(codes, valid))

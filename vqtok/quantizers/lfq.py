@@ -15,7 +15,8 @@ from vqtok.quantizers.base import (
     refuse_not_finite,
 )
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.usage import bit_code_losses, usage_of_codes
+from vqtok.quantizers.soft_codes import bit_code_losses
+from vqtok.quantizers.usage import Usage
 
 MAX_BITS = 63
 
@@ -30,11 +31,10 @@ class LFQ(Quantizer):
         temperature: of the soft bits in the entropy terms; the odds of a bit follow from its
             squared distances to +1 and -1, divided by it.
         group_bits: bits that the diversity term takes together, see
-            :func:`vqtok.quantizers.usage.bit_code_losses`.
+            :func:`vqtok.quantizers.soft_codes.bit_code_losses`.
 
     Losses: ``commitment``; in training ``entropy`` and ``diversity``, over all ranks (the paper's
     entropy penalty is their sum, less the constant log K).
-    Metrics: ``perplexity`` and ``usage`` [1].
     """
 
     kind = "lfq"
@@ -58,6 +58,7 @@ class LFQ(Quantizer):
             "group_bits": group_bits,
         }
         self.dim = bits
+        self.usage = Usage(*[2] * bits)
         self.temperature = temperature
         self.group_bits = group_bits
         self.size = 1.0
@@ -79,8 +80,8 @@ class LFQ(Quantizer):
         if self.training:
             logits = 4 * self.size * points / self.temperature
             losses.update(bit_code_losses(logits, self.group_bits, valid))
-        metrics = usage_of_codes(codes, 2**self.dim, valid)
-        return Quantized(straight_through(points, quantized), codes, losses, metrics)
+        passed = straight_through(points, quantized)
+        return Quantized(passed, codes, losses, self.usage(codes, valid))
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)

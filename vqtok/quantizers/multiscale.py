@@ -46,7 +46,7 @@ class MultiScaleQuantizer(Quantizer):
     Losses: ``commitment`` and ``refinement``, means over scales of the squared distance between
     latents and the sum so far: the first moves the latents, the second the convolutions; the
     means over scales of the layer's other losses.
-    Metrics: ``perplexity`` and ``usage`` of the codes of all scales, [1].
+    Metrics: of the codes of all scales together, [1].
     """
 
     def __init__(
@@ -129,14 +129,23 @@ class MultiScaleQuantizer(Quantizer):
                 "refinement": masked_mean_square(maps.detach(), total, mask),
             }
             codes = result.codes.reshape(len(maps), side * side)
-            results.append(Quantized(result.quantized, codes, losses))
+            results.append(Quantized(result.quantized, codes, losses, result.metrics))
             if cell_mask is not None:
                 used.append(cell_mask.reshape(len(maps), side * side))
         combined = combine(results, [1 / len(results)] * len(results))
         valid = torch.cat(used, dim=1).flatten() if used else None
-        metrics = usage_of_codes(combined.codes.flatten(), self.codebook_sizes[0], valid)
+        flat = combined.codes.reshape(-1, 1)
+        if self.training:  # the layer counted each scale, the last one last
+            (size,) = self.codebook_sizes
+            metrics = usage_of_codes(flat[:, 0], size, valid, all_ranks=True)
+            metrics["dead"] = results[-1].metrics["dead"]
+        else:
+            metrics = self.metrics(flat, valid)
         quantized = straight_through(maps, total)
         return Quantized(quantized, combined.codes, combined.losses, metrics)
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        return self.layer.metrics(codes, valid)
 
     def embed(self, codes: Tensor) -> Tensor:
         """Look codes up.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqtok.quantizers.usage import softmax_code_losses
+from vqtok.quantizers.soft_codes import softmax_code_losses
 
 
 def orthogonal(rows: Tensor, chosen: Tensor, table: Tensor, valid: Tensor | None) -> Tensor:

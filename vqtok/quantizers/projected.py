@@ -28,7 +28,7 @@ class ProjectedQuantizer(Quantizer):
         layer: the quantizer, of dimension ``layer.dim``.
         dim: dimension D of the latents.
 
-    Losses and metrics: those of the layer, in its dimensions.
+    Losses: those of the layer, in its dimensions.
     """
 
     def __init__(self, layer: Quantizer, *, dim: int) -> None:
@@ -64,6 +64,9 @@ class ProjectedQuantizer(Quantizer):
         check_codes(codes, self.codebook_sizes)
         embedded: Tensor = self.project_out(self.layer.embed(codes))
         return embedded
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        return self.layer.metrics(codes, valid)
 
     @torch.no_grad()
     def codes_of(self, quantized: Tensor) -> Tensor:

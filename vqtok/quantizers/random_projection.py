@@ -11,7 +11,7 @@ from torch import Tensor
 from vqtok import ops
 from vqtok.quantizers.base import Quantized, Quantizer, check_codes, refuse_not_finite
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.usage import code_counts, usage_of_counts
+from vqtok.quantizers.usage import Usage
 
 
 class RandomProjectionQuantizer(Quantizer):
@@ -25,7 +25,7 @@ class RandomProjectionQuantizer(Quantizer):
         dim: dimension D of the latents.
         codebook_dim: dimension of the projection, at most D.
 
-    Losses: none. Metrics: ``perplexity`` and ``usage`` [1].
+    Losses: none.
     """
 
     def __init__(self, codebook_size: int, dim: int, *, codebook_dim: int = 16) -> None:
@@ -43,6 +43,7 @@ class RandomProjectionQuantizer(Quantizer):
         }
         self.codebook_size = codebook_size
         self.dim = dim
+        self.usage = Usage(codebook_size)
         projection = torch.nn.init.xavier_uniform_(torch.empty(dim, codebook_dim))
         self.register_buffer("projection", projection)
         self.register_buffer("back", torch.linalg.pinv(projection.double()).float())
@@ -63,8 +64,7 @@ class RandomProjectionQuantizer(Quantizer):
         projected = rows.detach().double() @ self.projection.double()
         codes = ops.nearest_cosine(projected, self.vectors, check=False)
         quantized = straight_through(rows, F.embedding(codes, self.vectors) @ self.back)
-        metrics = usage_of_counts(code_counts(codes, self.codebook_size, valid))
-        return Quantized(quantized, codes, {}, metrics)
+        return Quantized(quantized, codes, {}, self.usage(codes, valid))
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)

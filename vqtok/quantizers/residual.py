@@ -17,6 +17,7 @@ from vqtok.quantizers.base import (
     check_latents,
     check_num_codebooks,
     combine,
+    join,
     masked_mean_square,
     zero_masked,
 )
@@ -47,7 +48,6 @@ class ResidualQuantizer(Quantizer):
     squeezes the latents into the few dimensions that one codebook can code. (Not so if layers
     learn from the output: then their commitments, often in few dimensions of their own, are what
     keeps what they look up near what they find, and ``commitment`` is the mean of theirs.)
-    Metrics: each layer's, as [Q].
     """
 
     def __init__(
@@ -139,13 +139,16 @@ class ResidualQuantizer(Quantizer):
             total, codes = ops.quantize(target.detach(), [layer.table() for layer in layers])
             quantized = self.pass_gradient(target, total)
             losses = {"commitment": masked_mean_square(target, total, None)}
-        metrics = [layer.metrics(codes[:, q], None) for q, layer in enumerate(layers)]
         return Quantized(
             quantized.reshape(latents.shape).to(latents.dtype),
             codes.reshape(*latents.shape[:-1], len(layers)),
             losses,
-            {name: torch.cat([metric[name] for metric in metrics]) for name in metrics[0]},
+            self.metrics(codes, None),
         )
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        layers = zip(self._quantizers(), codes.unbind(-1), strict=False)
+        return join([layer.metrics(column[:, None], valid) for layer, column in layers])
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)

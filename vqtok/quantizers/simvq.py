@@ -11,6 +11,7 @@ from vqtok import ops
 from vqtok.quantizers.base import Quantized, masked_mean_square
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import GRADIENTS
+from vqtok.quantizers.usage import Usage
 
 
 class SimVQ(CodebookQuantizer):
@@ -23,7 +24,6 @@ class SimVQ(CodebookQuantizer):
 
     Losses: ``commitment`` and ``codebook``, as for a
     :class:`~vqtok.quantizers.vector.VectorQuantizer` (published weights 0.25 and 1).
-    Metrics: ``perplexity`` and ``usage`` [1].
     """
 
     def __init__(self, codebook_size: int, dim: int, *, gradient: str = "straight_through") -> None:
@@ -36,6 +36,7 @@ class SimVQ(CodebookQuantizer):
             "dim": dim,
             "gradient": gradient,
         }
+        self.usage = Usage(codebook_size)
         self.pass_gradient = GRADIENTS[gradient]
         self.register_buffer("vectors", torch.randn(codebook_size, dim) * dim**-0.5)
         self.vectors: Tensor
@@ -53,4 +54,4 @@ class SimVQ(CodebookQuantizer):
             "codebook": masked_mean_square(rows.detach(), chosen, valid),
         }
         quantized = self.pass_gradient(rows, chosen.detach())
-        return Quantized(quantized, codes, losses, self._usage(codes, valid))
+        return Quantized(quantized, codes, losses, self.usage(codes, valid))

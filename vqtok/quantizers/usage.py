@@ -1,17 +1,79 @@
-"""How evenly codes are used: metrics of the codes, and losses of the soft codes."""
+"""Which codes are used: the metrics that every quantizer reports, and their one definition."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqtok.quantizers import distributed
 
-_MOST_COUNTED = 1 << 16  # embeddings; with more, sorting the codes is faster than a count of each
+DECAY = 0.99
+DEAD_BELOW = 0.1
+
+_MOST_COUNTED = 1 << 16  # codes of a product that are counted one by one
+
+
+class Usage(nn.Module):
+    """What the codes of one codebook tell of how it is used, each [1]:
+
+    - ``perplexity``: e to the entropy of the batch's codes, 1..K.
+    - ``usage``: the fraction of the K codes that the batch holds.
+    - ``dead``: the fraction of the K codes that hold less than a tenth of a fair share (1/K) of
+      the recent positions: running counts, which forget 1 % at each batch. Of batches as small
+      as a few positions a code in all that time it says little.
+
+    Only positions that count are counted. In training the batch is that of all ranks together,
+    and joins the running counts; evaluation reads them. They are no state: nothing depends on
+    them, they are not saved, and until training has counted a batch (a model that was loaded)
+    ``dead`` is of the batch alone. Nothing here waits for the device.
+
+    A product of factors (FSQ's levels, LFQ's bits) with more than 65,536 codes is counted factor
+    by factor, since 2^63 counts fit nowhere. There ``dead`` is the fraction of codes that hold a
+    dead level: half of them if one bit is stuck. (Others may never be chosen, too, but a fair
+    share of so many codes is less than a position, so that nobody could tell.) ``perplexity`` and
+    ``usage`` are of each code there, too, but of this rank's positions.
+
+    Args:
+        factors: the numbers of levels whose product is K, at most 2^63; least significant first.
+    """
+
+    def __init__(self, *factors: int) -> None:
+        super().__init__()
+        self.size = math.prod(factors)
+        self.factors = factors if self.size > _MOST_COUNTED else (self.size,)
+        self.register_buffer("recent", torch.zeros(sum(self.factors)), persistent=False)
+        self.recent: Tensor
+
+    @torch.no_grad()
+    def forward(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        """The metrics of codes int64 [N], of which those count where bool [N] is True."""
+        counts = self._count(codes, valid)
+        if self.training:
+            counts = distributed.sum_over_ranks(counts)
+            self.recent.mul_(DECAY).add_(counts)
+        one = len(self.factors) == 1
+        batch = usage_of_counts(counts) if one else _usage_by_sorting(codes, self.size, valid)
+        recent = torch.where(self.recent.sum() > 0, self.recent, counts)
+        parts = torch.split(recent, list(self.factors))
+        living = torch.stack([1 - is_dead(part).float().mean() for part in parts]).prod()
+        return {**batch, "dead": (1 - living)[None]}
+
+    def _count(self, codes: Tensor, valid: Tensor | None) -> Tensor:
+        """How many positions chose each level of each factor, int64 [sum of factors]."""
+        if len(self.factors) == 1:
+            return code_counts(codes, self.size, valid)
+        counts = []
+        for factor in self.factors:
+            counts.append(code_counts(codes % factor, factor, valid))
+            codes = codes // factor
+        return torch.cat(counts)
+
+
+def is_dead(counts: Tensor, below: float = DEAD_BELOW) -> Tensor:
+    """bool [K]: the codes whose count is less than ``below`` times the mean of counts [K]."""
+    return counts < below * counts.float().mean()
 
 
 @torch.no_grad()
@@ -32,10 +94,21 @@ def code_counts(codes: Tensor, codebook_size: int, valid: Tensor | None) -> Tens
 
 
 @torch.no_grad()
-def usage_of_codes(codes: Tensor, codebook_size: int, valid: Tensor | None) -> dict[str, Tensor]:
-    """The same from codes [N], in memory that doesn't grow with the codebook (K up to 2^63)."""
-    if codebook_size <= _MOST_COUNTED:
-        return usage_of_counts(code_counts(codes, codebook_size, valid))
+def usage_of_codes(
+    codes: Tensor, codebook_size: int, valid: Tensor | None, *, all_ranks: bool = False
+) -> dict[str, Tensor]:
+    """``perplexity`` and ``usage`` [1] of codes [N], in memory that does not grow with K.
+
+    ``all_ranks``: of all ranks' codes together, if there are at most 65,536.
+    """
+    if codebook_size > _MOST_COUNTED:
+        return _usage_by_sorting(codes, codebook_size, valid)
+    counts = code_counts(codes, codebook_size, valid)
+    return usage_of_counts(distributed.sum_over_ranks(counts) if all_ranks else counts)
+
+
+def _usage_by_sorting(codes: Tensor, codebook_size: int, valid: Tensor | None) -> dict[str, Tensor]:
+    """:func:`usage_of_counts` of codes [N], in memory that doesn't grow with the codebook."""
     hits = torch.ones_like(codes) if valid is None else valid.long()
     ordered, order = codes.sort()
     new = torch.ones_like(ordered, dtype=torch.bool)
@@ -47,71 +120,3 @@ def usage_of_codes(codes: Tensor, codebook_size: int, valid: Tensor | None) -> d
         "perplexity": torch.special.entr(share).sum().exp()[None],
         "usage": ((counts > 0).float().sum() / float(codebook_size))[None],
     }
-
-
-def soft_code_losses(
-    shares: Sequence[Tensor], position_entropy: Tensor, valid: Tensor | None
-) -> dict[str, Tensor]:
-    """What makes each position certain and the whole batch diverse (Yu et al., 2023,
-    arXiv:2310.05737), both at least 0 and over all ranks together:
-
-    - ``entropy``: mean entropy of a position's soft code, in nats.
-    - ``diversity``: log K minus the entropy of the mean soft code, summed over the factors.
-
-    Args:
-        shares: for each independent factor of the codebook, probabilities [N, K_factor].
-        position_entropy: [N], nats, of all factors together.
-        valid: bool [N], the positions that count; None for all.
-    """
-    hits = torch.ones_like(position_entropy) if valid is None else valid.to(position_entropy.dtype)
-    sums = [hits @ share for share in shares]
-    parts = [*sums, (hits @ position_entropy)[None], hits.sum()[None]]
-    summed = distributed.sum_over_ranks(torch.cat(parts))
-    *totals, entropy, count = torch.split(summed, [len(part) for part in parts])
-    present = count.clamp_min(1)
-    diversity = torch.stack([_missing_entropy(total / present) for total in totals]).sum()
-    return {
-        "entropy": (entropy / present).squeeze(0),
-        "diversity": torch.where(count.squeeze(0) > 0, diversity, 0.0),
-    }
-
-
-def _missing_entropy(share: Tensor) -> Tensor:
-    """log K minus the entropy of shares [K]; at least 0, rounding included."""
-    # Clamped because the slope of -p log p is infinite at 0.
-    entropy = torch.special.entr(share.clamp_min(1e-12)).sum()
-    missing: Tensor = (math.log(len(share)) - entropy).clamp_min(0)
-    return missing
-
-
-def softmax_code_losses(logits: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-    """:func:`soft_code_losses` of the softmax of logits [N, K]."""
-    log_share = F.log_softmax(logits, dim=-1)
-    share = log_share.exp()
-    return soft_code_losses([share], -(share * log_share).sum(-1), valid)
-
-
-def bit_code_losses(logits: Tensor, group_bits: int, valid: Tensor | None) -> dict[str, Tensor]:
-    """:func:`soft_code_losses` of independent bits, without a tensor of 2^bits.
-
-    Given the latents, bits are independent, so the entropy of a position is the sum over its
-    bits. In the mean over positions they are not: groups of bits are taken as joint codes, and
-    only groups as independent (Zhao et al., 2024, arXiv:2406.07548, section 3.2).
-
-    Args:
-        logits: [N, bits], log odds of each bit.
-        group_bits: bits of a group; memory is N * bits / group_bits * 2^group_bits.
-        valid: bool [N] or None.
-    """
-    size = logits.abs()
-    position_entropy = (F.softplus(-size) + size * torch.sigmoid(-size)).sum(-1)
-    shares = [_joint(group) for group in torch.split(logits, group_bits, dim=-1)]
-    return soft_code_losses(shares, position_entropy, valid)
-
-
-def _joint(logits: Tensor) -> Tensor:
-    """Probabilities [N, 2^g] of all values of g independent bits with log odds [N, g]."""
-    bits = logits.shape[-1]
-    values = torch.arange(1 << bits, device=logits.device)
-    table = (values[:, None] >> torch.arange(bits, device=logits.device)) & 1
-    return F.softmax(logits @ table.to(logits.dtype).T, dim=-1)

@@ -22,6 +22,7 @@ from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import GRADIENTS
 from vqtok.quantizers.kmeans import code_totals, kmeans
 from vqtok.quantizers.penalties import PENALTIES
+from vqtok.quantizers.usage import DEAD_BELOW, is_dead, usage_of_codes, usage_of_counts
 
 LEARNING = ("ema", "gradient")
 
@@ -52,8 +53,8 @@ class VectorQuantizer(CodebookQuantizer):
 
     Losses: ``commitment``, the mean squared distance of latents to their (constant) embeddings;
     with gradient learning also ``codebook``, the same with the constants exchanged; penalties.
-    Metrics: ``perplexity`` and ``usage`` of the batch, ``dead``, the fraction of embeddings that
-    revival would restart (below 2 % of the mean share if it is off); each [1].
+    Metric ``dead``: of the running counts that decide about revival, the ones of its state; so
+    with ``decay`` and, unless revival is off, ``revive_below`` of a fair share.
     """
 
     def __init__(
@@ -139,9 +140,10 @@ class VectorQuantizer(CodebookQuantizer):
         table = self.table()
         chosen, codes, quantized = self._look_up(given, rows, table)
         losses = self._losses(rows, chosen, table, valid)
-        metrics = self.metrics(codes, known)
         if self.learns:
-            metrics["dead"] = self._update(points, codes, known).float().mean()[None]
+            metrics = self._update(points, codes, known)
+        else:
+            metrics = self.metrics(codes[:, None], known)
         return Quantized(quantized, codes, losses, metrics)
 
     def _look_up(self, given: Tensor, rows: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,8 +161,9 @@ class VectorQuantizer(CodebookQuantizer):
         return chosen, codes, self.pass_gradient(rows, chosen.detach())
 
     def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-        """``perplexity``, ``usage`` and ``dead`` [1] of the codes [N] of a batch."""
-        return {**self._usage(codes, valid), "dead": self._dead().float().mean()[None]}
+        size, column = self.codebook_size, codes[:, 0]
+        batch = usage_of_codes(column, size, valid, all_ranks=self.training)
+        return {**batch, "dead": self._dead().float().mean()[None]}
 
     def table(self) -> Tensor:
         """The embeddings [K, D], on the unit sphere if cosine."""
@@ -223,14 +226,14 @@ class VectorQuantizer(CodebookQuantizer):
         self._is_initialized = True
 
     @torch.no_grad()
-    def _update(self, rows: Tensor, codes: Tensor, valid: Tensor | None) -> Tensor:
+    def _update(self, rows: Tensor, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
         """Move the running counts and means to this batch, then revive dead embeddings.
 
         The running sum of an embedding's latents is always its count times its value, so no
         second copy of the codebook is kept that a revival could forget to reset.
 
         Returns:
-            bool [K], which embeddings were dead.
+            the metrics, ``dead`` before the revival.
         """
         totals, sums = code_totals(rows, codes, self.codebook_size, valid)
         counts = totals.float()
@@ -240,12 +243,13 @@ class VectorQuantizer(CodebookQuantizer):
             pace = (1 - self.decay) / self.counts.clamp_min(1e-6)
             self._set_embeddings(self.embeddings + pace[:, None] * towards)
         dead = self._dead()
+        metrics = {**usage_of_counts(totals), "dead": dead.float().mean()[None]}
         if self.revive_below > 0:
             self._revive(rows, valid, dead)
-        return dead
+        return metrics
 
     def _dead(self) -> Tensor:
-        return self.counts < (self.revive_below or 0.02) * self.counts.mean()
+        return is_dead(self.counts, self.revive_below or DEAD_BELOW)
 
     def _revive(self, rows: Tensor, valid: Tensor | None, dead: Tensor) -> None:
         fresh, total = distributed.draw_rows(rows, valid, self.codebook_size)
