@@ -32,6 +32,7 @@ def test_the_readme_has_code():
     assert [language for language, _ in BLOCKS].count("python") >= 3
 
 
+@pytest.mark.timeout(1800)  # minutes on a busy machine
 def test_readme_code_runs(folder):
     python = "\n".join(code for language, code in BLOCKS if language == "python")
     for language, code in BLOCKS:
