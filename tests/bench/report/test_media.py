@@ -73,6 +73,12 @@ def test_the_nearest_setting_is_the_nearest_by_ratio(toys):
     assert nearest_setting(results.codecs[3], 1, 100.0) is None
 
 
+def test_shown_names_leave_out_the_shared_folders(toys):
+    results, media = toys.toy(names=["data/a/x.png", "data/b/x.png", "data/b/c/y.png"])
+    names = [entry["name"] for entry in comparison(results, media)["samples"]]
+    assert names == ["a/x.png", "b/x.png", "b/c/y.png"]
+
+
 def test_rates_to_match_are_the_tokenizers_or_inside_all_curves(toys):
     from dataclasses import replace
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqtok.bench.report.winners import at_rate, frontier, rates_to_ask, tokenizer_rates, verdict
+from vqtok.bench.report.winners import (
+    at_rate,
+    contenders,
+    frontier,
+    rates_to_ask,
+    tokenizer_rates,
+    verdict,
+)
 from vqtok.bench.results import Codec, Metric, Point, Results, Sample
 
 UP = Metric(name="score", unit="", higher_is_better=True, definition="", samples=4)
@@ -124,6 +131,33 @@ def test_samples_without_a_value_do_not_count():
     made = results(codec("a", [(1.0, [1, None, 3])]), codec("b", [(1.0, [0, None, 2.5])]))
     found = verdict(made, UP, 1.0)
     assert (found.best.codec, found.best.mean) == ("a", 2.0)
+
+
+def test_of_packings_the_smallest_is_ranked():
+    settings = [("plain", 0.4), ("entropy", 0.2), ("bits", 0.3)]
+    packings = [
+        replace(codec(f"photo {name}", [(rate, [5, 6])], kind="tokenizer"), fingerprint="f")
+        for name, rate in settings
+    ]
+    jpeg = codec("jpeg", [(0.1, [1, 2]), (0.5, [3, 4])])
+    published = codec("vtm", [(0.2, [9, 9])], kind="external")
+    made = results(*packings, jpeg, published)
+    assert [each.name for each in contenders(made)] == ["photo entropy", "jpeg"]
+    assert tokenizer_rates(made) == [0.2]
+    found = verdict(made, UP, 0.2)
+    assert (found.best.codec, found.next.codec) == ("photo entropy", "jpeg")
+
+
+def test_metrics_of_the_whole_set_are_ranked_by_their_means():
+    one, other = codec("one", [(1.0, [3.0, 3.0])]), codec("other", [(1.0, [4.0, 4.0])])
+    whole = [
+        replace(
+            each, points=tuple(replace(p, quality={"score": (None, None)}) for p in each.points)
+        )
+        for each in (one, other)
+    ]
+    found = verdict(results(*whole, metric=DOWN), DOWN, 1.0)
+    assert (found.best.codec, found.best.mean, found.next.codec) == ("one", 3.0, "other")
 
 
 def test_rates_to_ask_at():

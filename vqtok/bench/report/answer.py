@@ -7,7 +7,7 @@ from collections import Counter
 from vqtok.bench.report.marks import colour_class, marked
 from vqtok.bench.report.numbers import fixed, metric_decimals, short
 from vqtok.bench.report.tags import Markup, join, section, tag
-from vqtok.bench.report.winners import Verdict, measured, rates_to_ask, tokenizer_rates, verdict
+from vqtok.bench.report.winners import Verdict, contenders, rates_to_ask, tokenizer_rates, verdict
 from vqtok.bench.results import Codec, Metric, Results
 
 
@@ -21,17 +21,21 @@ def answer(results: Results) -> Markup | None:
     }
     if not any(verdicts.values()):
         return None
-    external = any(codec.kind == "external" for codec in results.codecs)
     rule = (
         "Read off each codec's measured curve, never beyond its ends. “Close” codecs are "
         "within two standard errors of the best, sample by sample, and count as best too."
     )
+    ranked = contenders(results)
+    if any(codec.kind == "tokenizer" and codec not in ranked for codec in results.codecs):
+        rule += " Of a tokenizer's packings the smallest is ranked."
+    if any(codec.kind == "external" for codec in results.codecs):
+        rule += " External curves are not ranked."
     return section(
         "answer",
         "Who wins at which rate",
         _wins(results, [found for found in verdicts.values() if found and found.contested]),
         _matrix(results, rates, verdicts),
-        tag("p", rule + (" External curves are not ranked." if external else ""), class_="hint"),
+        tag("p", rule, class_="hint"),
     )
 
 
@@ -40,7 +44,7 @@ def _wins(results: Results, verdicts: list[Verdict]) -> Markup | None:
     if not verdicts:
         return None
     wins = Counter(standing.codec for found in verdicts for standing in (found.best, *found.tied))
-    order = sorted(measured(results), key=lambda codec: -wins[codec.name])
+    order = sorted(contenders(results), key=lambda codec: -wins[codec.name])
     rows = (
         tag(
             "li",

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqtok.bench.report.numbers import rounded
-from vqtok.bench.report.pictures import lossless
-from vqtok.bench.report.sounds import flac, power, spectrogram
-from vqtok.bench.report.winners import measured, tokenizer_rates
+from vqtok.bench.report.excerpts import Picture, Sound
+from vqtok.bench.report.winners import contenders, tokenizer_rates
 from vqtok.bench.results import Codec, Media, Point, Results, Sample
 
 BUDGET = 24_000_000
 """Characters of data URIs in a page."""
 TARGETS = 3
 SAMPLES = 8
-_SIDE = 768
-_SECONDS = 10.0
 
 
 @dataclass
@@ -40,6 +37,10 @@ class Shelf:
             self.used += len(uri)
         return self.places[uri]
 
+    def put_all(self, uris: dict[str, str]) -> dict[str, int]:
+        """The places of several."""
+        return {name: self.put(uri) for name, uri in uris.items()}
+
     def shorten(self, count: int) -> None:
         """Keep the first ``count`` items."""
         for uri in self.items[count:]:
@@ -58,20 +59,19 @@ def comparison(results: Results, media: Media, budget: int = BUDGET) -> dict[str
     rates = target_rates(results)
     shelf = Shelf(budget)
     shown: list[dict[str, Any]] = []
-    cut = 1.0
-    for index in _evenly(results.common):
-        while True:
-            before = len(shelf.items)
-            entry = _entry(results, media, shelf, index, rates, cut)
-            if shelf.used <= budget:
-                shown.append(entry)
-                break
+    for index in _evenly(results.common)[:SAMPLES]:
+        original = media.original(results.samples[index].name)
+        rows = [_chosen(results, media, index, rate) for rate in rates]
+        before, cut = len(shelf.items), 1.0
+        entry = _entry(results, shelf, index, original, rows, cut)
+        while shelf.used > budget and not shown and cut > 0.1:
             shelf.shorten(before)
-            if shown or cut < 0.1:
-                break
             cut /= 2
-        if shelf.used > 0.9 * budget or len(shown) == SAMPLES:
+            entry = _entry(results, shelf, index, original, rows, cut)
+        if shelf.used > budget:
+            shelf.shorten(before)
             break
+        shown.append(entry)
     shown.sort(key=lambda entry: int(entry["index"]))
     return {"rates": rates, "samples": shown, "media": shelf.items}
 
@@ -82,7 +82,7 @@ def target_rates(results: Results) -> list[float]:
     if own:
         places = np.linspace(0, len(own) - 1, min(TARGETS, len(own))).round().astype(int)
         return [own[place] for place in places]
-    curves = [codec.points for codec in measured(results) if codec.points]
+    curves = [codec.points for codec in contenders(results) if codec.points]
     if not curves:
         return []
     low = max(min(point.rate for point in points) for points in curves)
@@ -109,6 +109,13 @@ def target_bytes(results: Results, sample: Sample, rate: float) -> float:
     return rate * (sample.seconds or 1) * 125
 
 
+def _short_name(results: Results, index: int) -> str:
+    """The name without the folders that all samples are in."""
+    folders = zip(*(sample.name.split("/")[:-1] for sample in results.samples), strict=False)
+    shared = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, folders))
+    return "/".join(results.samples[index].name.split("/")[shared:])
+
+
 def _evenly(common: tuple[int, ...]) -> list[int]:
     """The indices in an order in which any first few are spread over all."""
     order = sorted(range(len(common)), key=_reversed_bits)
@@ -119,92 +126,58 @@ def _reversed_bits(number: int) -> int:
     return int(f"{number:032b}"[::-1], 2)
 
 
-def _entry(
-    results: Results, media: Media, shelf: Shelf, index: int, rates: list[float], cut: float
-) -> dict[str, Any]:
-    """A sample with its original and, for each rate, each codec at its nearest setting."""
+@dataclass(frozen=True)
+class _Chosen:
+    """A codec at the setting nearest to the bytes of a rate, and what it made of the sample."""
+
+    codec: Codec
+    point: Point
+    ratio: float
+    decoded: NDArray[Any]
+
+
+def _chosen(results: Results, media: Media, index: int, rate: float) -> list[_Chosen]:
     sample = results.samples[index]
-    show = (
-        _Pictures(sample, media.original(sample.name), cut)
-        if results.modality == "image"
-        else (_Sounds(sample, media.original(sample.name), cut))
-    )
-    entry: dict[str, Any] = {
-        "index": index,
-        "name": sample.name,
-        "note": show.note,
-        "bytes": sample.original_bytes,
-        "original": show.put(shelf, show.whole),
-        **show.facts,
-        "shown": [],
-    }
-    for rate in rates:
-        target = target_bytes(results, sample, rate)
-        row = []
-        for place, codec in enumerate(results.codecs):
-            point = None if codec.kind == "external" else nearest_setting(codec, index, target)
-            if point is None:
-                continue
+    target = target_bytes(results, sample, rate)
+    found = []
+    for codec in contenders(results):
+        point = nearest_setting(codec, index, target)
+        if point is not None:
             decoded = media.decoded(codec.name, point.setting, sample.name)
-            if decoded is None:
-                continue
-            size = point.bytes[index] or 0
-            quality = {name: values[index] for name, values in point.quality.items()}
-            row.append(
-                {
-                    "codec": place,
-                    "setting": point.setting,
-                    "bytes": size,
-                    "ratio": round(size / target, 4),
-                    "quality": quality,
-                    **show.put(shelf, decoded),
-                }
-            )
-        entry["shown"].append(row)
-    return entry
+            if decoded is not None:
+                ratio = (point.bytes[index] or 0) / target
+                found.append(_Chosen(codec, point, round(ratio, 4), decoded))
+    return found
 
 
-class _Pictures:
-    """Cuts the middle of images that are larger than the page can hold."""
+def _entry(
+    results: Results,
+    shelf: Shelf,
+    index: int,
+    original: NDArray[Any],
+    rows: list[list[_Chosen]],
+    cut: float,
+) -> dict[str, Any]:
+    """A sample with its original and, for each rate, what was chosen."""
+    sample = results.samples[index]
+    excerpt = (Picture if results.modality == "image" else Sound)(sample, original, cut)
 
-    def __init__(self, sample: Sample, original: NDArray[Any], cut: float) -> None:
-        self.whole = original
-        height, width = original.shape[:2]
-        rows, columns = (max(1, int(min(length, _SIDE) * cut)) for length in (height, width))
-        self.top, self.left = (height - rows) // 2, (width - columns) // 2
-        self.facts = {"width": columns, "height": rows}
-        self.note = None
-        if (rows, columns) != (height, width):
-            self.note = f"middle {columns} × {rows} of {width} × {height} pixels"  # noqa: RUF001
-
-    def put(self, shelf: Shelf, image: NDArray[Any]) -> dict[str, int]:
-        bottom, right = self.top + self.facts["height"], self.left + self.facts["width"]
-        piece = np.ascontiguousarray(image[self.top : bottom, self.left : right])
-        return {"image": shelf.put(lossless(piece))}
-
-
-class _Sounds:
-    """Cuts the middle of sounds that are longer than the page can hold."""
-
-    def __init__(self, sample: Sample, original: NDArray[Any], cut: float) -> None:
-        self.whole = original
-        self.rate = sample.sample_rate or 1
-        length = int(min(len(original), _SECONDS * self.rate) * cut)
-        self.start = (len(original) - length) // 2
-        self.stop = self.start + length
-        self.loudest = float(power(original[self.start : self.stop], self.rate).max())
-        self.facts = {"seconds": length / self.rate, "sample_rate": self.rate}
-        self.note = None
-        if length < len(original):
-            first = rounded(self.start / self.rate)
-            self.note = (
-                f"{rounded(length / self.rate)} s from second {first} of "
-                f"{rounded(len(original) / self.rate)} s"
-            )
-
-    def put(self, shelf: Shelf, sound: NDArray[Any]) -> dict[str, int]:
-        piece = sound[self.start : self.stop]
+    def shown(each: _Chosen) -> dict[str, Any]:
         return {
-            "image": shelf.put(spectrogram(piece, self.rate, self.loudest)),
-            "sound": shelf.put(flac(piece, self.rate)),
+            "codec": results.codecs.index(each.codec),
+            "setting": each.point.setting,
+            "bytes": each.point.bytes[index],
+            "ratio": each.ratio,
+            "quality": {name: values[index] for name, values in each.point.quality.items()},
+            **shelf.put_all(excerpt.media(each.decoded)),
         }
+
+    return {
+        "index": index,
+        "name": _short_name(results, index),
+        "note": excerpt.note,
+        "bytes": sample.original_bytes,
+        "original": shelf.put_all(excerpt.media(original)),
+        **excerpt.facts,
+        "shown": [[shown(each) for each in row] for row in rows],
+    }

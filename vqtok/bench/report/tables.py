@@ -7,6 +7,7 @@ from vqtok.bench.report.marks import marked
 from vqtok.bench.report.numbers import fixed, metric_decimals, plural, rounded, size
 from vqtok.bench.report.pictures import codebook_map
 from vqtok.bench.report.tags import Markup, Text, join, section, tag
+from vqtok.bench.report.winners import contenders
 from vqtok.bench.results import BD, CodebookUse, Codec, Metric, Point, Results
 
 NONE = "–"  # noqa: RUF001
@@ -111,7 +112,7 @@ def _speed_row(results: Results, codec: Codec) -> Markup | None:
 
 def codebooks(results: Results) -> Markup | None:
     """For each tokenizer its codebooks as maps, and the bits that a code takes."""
-    parts = [part for codec in results.codecs if (part := _codebooks_of(results, codec))]
+    parts = [part for codec in contenders(results) if (part := _codebooks_of(results, codec))]
     if not parts:
         return None
     hint = (

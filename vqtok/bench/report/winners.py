@@ -47,9 +47,27 @@ class Verdict:
         return bool(self.tied) or self.next is not None
 
 
-def measured(results: Results) -> list[Codec]:
-    """The codecs that were run here; published curves are of other samples, perhaps."""
-    return [codec for codec in results.codecs if codec.kind != "external"]
+def contenders(results: Results) -> list[Codec]:
+    """The codecs that are ranked: those that were run here, of a tokenizer's packings the smallest.
+
+    Published curves are of other samples, perhaps. Packings of one tokenizer share a fingerprint.
+    """
+    smallest: dict[str, Codec] = {}
+    for codec in results.codecs:
+        if codec.fingerprint is not None and codec.points:
+            before = smallest.setdefault(codec.fingerprint, codec)
+            if _total_rate(codec) < _total_rate(before):
+                smallest[codec.fingerprint] = codec
+    return [
+        codec
+        for codec in results.codecs
+        if codec.kind != "external"
+        and (codec.fingerprint is None or smallest.get(codec.fingerprint) is codec)
+    ]
+
+
+def _total_rate(codec: Codec) -> float:
+    return sum(point.rate for point in codec.points)
 
 
 def frontier(results: Results, codec: Codec, metric: Metric) -> Curve:
@@ -57,6 +75,7 @@ def frontier(results: Results, codec: Codec, metric: Metric) -> Curve:
     rate.
 
     A setting is left out when another one is at least as good by the mean and takes no more bits.
+    A metric of the whole set, which no sample has a value of, has its mean for each.
     """
     sign = 1 if metric.higher_is_better else -1
     points = codec.curve(metric.name)
@@ -66,8 +85,11 @@ def frontier(results: Results, codec: Codec, metric: Metric) -> Curve:
     for point in points:
         if sign * point.mean[metric.name] > best:
             best = sign * point.mean[metric.name]
-            values = [point.quality[metric.name][index] for index in results.common]
-            curve.append((point.rate_of(metric.name), np.array(values, dtype=np.float64)))
+            given = [point.quality[metric.name][index] for index in results.common]
+            values = np.array(given, dtype=np.float64)
+            if not np.isfinite(values).any():
+                values = np.full(len(values), point.mean[metric.name])
+            curve.append((point.rate_of(metric.name), values))
     return curve
 
 
@@ -88,7 +110,7 @@ def at_rate(curve: Curve, rate: float) -> NDArray[np.float64] | None:
 def verdict(results: Results, metric: Metric, rate: float) -> Verdict | None:
     """Who is best by the metric at the rate; None where no codec has it."""
     found = []
-    for codec in measured(results):
+    for codec in contenders(results):
         values = at_rate(frontier(results, codec, metric), rate)
         if values is not None and np.isfinite(values).any():
             found.append(Standing(codec.name, float(np.nanmean(values)), values))
@@ -113,7 +135,7 @@ def _tied(best: Standing, other: Standing) -> bool:
 
 def rates_to_ask(results: Results) -> list[float]:
     """Up to six rates: those of the tokenizers, then round ones that two codecs reach."""
-    codecs = measured(results)
+    codecs = contenders(results)
     own = tokenizer_rates(results)
     spans = [
         (min(p.rate for p in c.points), max(p.rate for p in c.points)) for c in codecs if c.points
@@ -137,7 +159,7 @@ def tokenizer_rates(results: Results) -> list[float]:
 
 
 def _own_rates(results: Results) -> Iterator[float]:
-    for codec in results.codecs:
+    for codec in contenders(results):
         if codec.kind == "tokenizer" and results.metrics:
             yield from (rate for rate, _ in frontier(results, codec, results.metrics[0]))
 
