@@ -1,8 +1,9 @@
 """Count the codes that change with what should not matter.
 
 Each photo's codes with two threads are compared with those of one thread, of the network run on a
-batch of three, of small tiles, and of other instruction sets for torch's convolutions (each in a
-process of its own). A difference is a near tie that another order of float additions decided.
+batch of three, of small tiles, of a network in bfloat16, and of other instruction sets for torch's
+convolutions (each in a process of its own). A difference is a near tie that another order of float
+additions decided.
 
     python scripts/check_invariance.py photo KODAK
 """
@@ -20,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vqtok import tokenizer as tokenizer_module
 from vqtok.media.images import read_image
 from vqtok.media.sources import list_sources
 from vqtok.tokenizer import Tokenizer, to_unit_range
+from vqtok.tokenizer import images as tiling
 
 INSTRUCTION_SETS = ("AVX512_CORE", "AVX2", "SSE41")
 
@@ -58,9 +59,19 @@ def main() -> None:
     torch.set_num_threads(2)
     expected = codes_of(args.data, tokenizer.encode)
     found = {"batch of 3": codes_of(args.data, in_a_batch)}
-    whole, tokenizer_module._TILE = tokenizer_module._TILE, 256
+    whole, tiling._TILE = tiling._TILE, 256
     found["tiles of 256 pixels"] = codes_of(args.data, tokenizer.encode)
-    tokenizer_module._TILE = whole
+    tiling._TILE = whole
+
+    def in_bfloat16(images: torch.Tensor) -> torch.Tensor:
+        model = tokenizer.autoencoder
+        pixels = to_unit_range(images).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            with torch.autocast("cpu", torch.bfloat16):
+                latents = model.encoder(pixels)
+            return model.quantizer(latents.float()).codes
+
+    found["bfloat16"] = codes_of(args.data, in_bfloat16)
     torch.set_num_threads(1)
     found["1 thread"] = codes_of(args.data, tokenizer.encode)
     for name in INSTRUCTION_SETS:

@@ -6,6 +6,7 @@ codebook; then the speed of coding on this machine. Files and their overhead are
 ``scripts/demo.py`` and ``vqtok inspect``; here the codes alone count.
 
     python scripts/evaluate.py photo KODAK
+    python scripts/evaluate.py photo-lm KODAK --crop 256
     python scripts/evaluate.py runs/mine photos/ --json
 """
 
@@ -16,6 +17,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,16 +40,26 @@ def entropy(counts: np.ndarray) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def evaluate(tokenizer: Tokenizer, data: str) -> dict[str, Any]:
-    """Every rate's figures over a folder of images."""
+def images(data: str, crop: int | None) -> Iterator[np.ndarray]:
+    """The pixels of every image, whole or in squares of ``crop`` pixels, without the rest."""
+    for source in list_sources(data):
+        image = read_image(source).pixels
+        if crop is None:
+            yield image
+            continue
+        for top in range(0, image.shape[0] - crop + 1, crop):
+            for left in range(0, image.shape[1] - crop + 1, crop):
+                yield image[top : top + crop, left : left + crop]
+
+
+def evaluate(tokenizer: Tokenizer, data: str, crop: int | None = None) -> dict[str, Any]:
+    """Every rate's figures over a folder of images, or over their squares."""
     q = tokenizer.num_codebooks
     scores: list[list[float]] = [[] for _ in range(q)]
     histograms = [np.zeros(size, np.int64) for size in tokenizer.codebook_sizes]
-    pixels = codes_per_plane = 0
+    pixels = codes_per_plane = count = 0
     encode_seconds = decode_seconds = 0.0
-    sources = list_sources(data)
-    for source in sources:
-        image = read_image(source).pixels
+    for count, image in enumerate(images(data, crop), 1):  # noqa: B007
         batch = torch.from_numpy(image).permute(2, 0, 1)[None]
         size = (image.shape[0], image.shape[1])
         started = time.perf_counter()
@@ -78,7 +90,7 @@ def evaluate(tokenizer: Tokenizer, data: str) -> dict[str, Any]:
     return {
         "tokenizer": tokenizer.name,
         "fingerprint": tokenizer.fingerprint,
-        "images": len(sources),
+        "images": count,
         "rates": rates,
         "encode_mpx_per_second": pixels / encode_seconds / 1e6,
         "decode_mpx_per_second": pixels * q / decode_seconds / 1e6,
@@ -94,12 +106,15 @@ def main() -> None:
     )
     parser.add_argument("tokenizer", help="a bundled name or a tokenizer folder")
     parser.add_argument("data", help="images: folder, glob, list or tar")
+    parser.add_argument(
+        "--crop", type=int, help="score squares of so many pixels, not whole images"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    result = evaluate(Tokenizer.from_pretrained(args.tokenizer), args.data)
+    result = evaluate(Tokenizer.from_pretrained(args.tokenizer), args.data, args.crop)
     if args.json:
         print(json.dumps(result))
         return

@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tokenizer", choices=["photo", "audio"])
+    parser.add_argument("tokenizer", choices=["photo", "photo-lm", "audio"])
     parser.add_argument("data", type=Path)
     parser.add_argument("validation", type=Path, nargs="*")
     parser.add_argument("--steps", type=int, default=6000)
@@ -60,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer: Any = Tokenizer.from_pretrained(args.tokenizer)
-    if args.tokenizer == "photo":
+    if args.tokenizer != "audio":
         samples, validation = photo_codes(tokenizer, args.data)
     else:
         samples = list(sound_codes(tokenizer, args.data, args.limit))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vqtok.autoencoders import build_autoencoder
+from vqtok.autoencoders import build_autoencoder, preset_config
 from vqtok.autoencoders.presets import residual_spectral
 from vqtok.errors import UsageError
 from vqtok.training.warm_start import load_weights
@@ -52,6 +52,20 @@ def test_losses_and_learning_may_differ():
     load_weights(target, source)
     for key, value in source.state_dict().items():
         assert torch.equal(value, target.state_dict()[key]), key
+
+
+def test_the_error_of_pictures_may_become_another():
+    torch.manual_seed(0)
+    config = preset_config("photo-tiny")
+    source = build_autoencoder(config)
+    changed = {key: value for key, value in config.items() if key != "reconstruction_loss"}
+    target = build_autoencoder({**changed, "likelihood": {"type": "picture", "edges": 0.2}})
+    load_weights(target, source)
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, source.state_dict()[key]), key
+    likely = build_autoencoder({**changed, "likelihood": {"type": "gaussian", "scale": 1.0}})
+    with pytest.raises(UsageError, match="a model with another likelihood"):
+        load_weights(likely, source)
 
 
 def test_beam_search_takes_the_weights_of_greedy_search():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
 from vqtok.autoencoders.autoencoder import Autoencoder
-from vqtok.autoencoders.likelihoods import SoundDistance
+from vqtok.autoencoders.likelihoods import PictureDistance, SoundDistance
 from vqtok.nn import ConvDecoder, ConvEncoder, SpectralDecoder, SpectralEncoder
 from vqtok.quantizers import BeamResidualQuantizer, ResidualQuantizer, VectorQuantizer
 
@@ -22,15 +23,19 @@ def photo() -> Autoencoder:
     )
 
 
-def photo_lm() -> Autoencoder:
-    """Photos at downsample 16, one codebook of 16,384: 256 codes for 256 x 256 pixels."""
+def photo_lm(*, edges: float = 0.0) -> Autoencoder:
+    """Photos at downsample 16, one codebook of 16,384: 256 codes for 256 x 256 pixels. ``edges``
+    weighs the steps between neighbouring pixels, see :class:`PictureDistance`."""
+    if not isinstance(edges, (int, float)) or not 0 <= edges < math.inf:
+        raise ValueError(f"edges must be a weight of at least 0, not {edges!r}")
     dim = 32
     # A batch has far fewer latents than there are codes, so the means run over many steps.
-    quantizer = VectorQuantizer(16_384, dim, decay=0.998, revive_below=0.02)
+    quantizer = VectorQuantizer(16_384, dim, decay=0.998, revive_below=0.08)
     return Autoencoder(
         ConvEncoder((64, 96, 160), (0, 1, 2), dim=dim),
         quantizer,
         ConvDecoder((64, 128, 192), (1, 2, 2), dim=dim),
+        likelihood=PictureDistance(edges=edges) if edges else "mse",
         loss_weights={"commitment": 0.025},
     )
 

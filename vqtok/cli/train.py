@@ -46,6 +46,7 @@ examples:
   vqtok inspect runs/shapes --page shapes.html
 
 tokenizers and what --set may change of them:
+  photo-lm        edges
   audio           block (conv, attention, recurrent), causal (false, true)
   audio-tiny      causal
 
@@ -64,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "preset",
         metavar="PRESET",
-        help="the model: a tokenizer (photo, photo-tiny, audio, audio-tiny) or an autoencoder "
-        "(see below)",
+        help="the model: a tokenizer (photo, photo-lm, photo-tiny, audio, audio-tiny) or an "
+        "autoencoder (see below)",
     )
     parser.add_argument(
         "--data",

@@ -35,9 +35,13 @@ def load_weights(model: Autoencoder, source: Autoencoder) -> None:
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without how losses are weighed, and with the residual codebooks by themselves."""
-    kept = {key: value for key, value in config.items() if key != "loss_weights"}
-    if (kept.get("likelihood") or {}).get("type") == "sound":
-        kept["likelihood"] = {"type": "sound", "sample_rate": kept["likelihood"]["sample_rate"]}
+    losses = ("loss_weights", "reconstruction_loss", "likelihood")
+    kept = {key: value for key, value in config.items() if key not in losses}
+    likelihood = config.get("likelihood") or {"type": config["reconstruction_loss"]}
+    if likelihood["type"] == "sound":
+        likelihood = {"type": "sound", "sample_rate": likelihood["sample_rate"]}
+    plain = likelihood["type"] in ("mse", "charbonnier", "picture")  # all of plain values
+    kept["likelihood"] = "plain" if plain else likelihood
     quantizer = dict(kept.get("quantizer") or {})
     residual = quantizer.get("type") in ("residual", "beam_residual")
     codebooks = []

@@ -8,6 +8,7 @@ from vqtok.autoencoders.likelihoods.categorical import Categorical
 from vqtok.autoencoders.likelihoods.errors import Charbonnier, MeanSquare
 from vqtok.autoencoders.likelihoods.gaussian import Gaussian, LearnedGaussian
 from vqtok.autoencoders.likelihoods.hyperbolic import Hyperbolic
+from vqtok.autoencoders.likelihoods.picture import PictureDistance
 from vqtok.autoencoders.likelihoods.sound import SoundDistance
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LearnedGaussian",
     "Likelihood",
     "MeanSquare",
+    "PictureDistance",
     "SoundDistance",
 ]
 
@@ -31,5 +33,6 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "hyperbolic": Hyperbolic,
     "categorical": Categorical,
+    "picture": PictureDistance,
     "sound": SoundDistance,
 }

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Train a bundled tokenizer and its prior from nothing, and put both into the package.
+#
+#   scripts/train_bundled.sh photo KODAK [WORK]
+#   scripts/train_bundled.sh photo-lm KODAK [WORK]
+#   scripts/train_bundled.sh audio ...              (the arguments of train_audio.sh)
+#
+# KODAK: evaluation photos, which are never trained on. WORK (default: work): where the training
+# photos are collected (see get_corpus.py) and where the run goes. The version that was bundled
+# before moves to NAME@N. Whatever stops it, the same command goes on from the last checkpoint.
+# STEPS and PRIOR_STEPS shorten it, to try it out.
+set -euo pipefail
+name=${1:?see the head of this file}
+shift
+scripts=$(dirname "$0")
+# Large tensors are reused, not given back to the system after every step.
+export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
+case $name in
+photo) recipe="--steps ${STEPS:-10000} --batch-size 8 --crop 192 --learning-rate 1.5e-3" ;;
+photo-lm) recipe="--steps ${STEPS:-3600} --batch-size 8 --crop 256 --learning-rate 1.5e-3 --save-every 300"
+    # Then the blocks go: the steps between pixels count, too.
+    further="--set edges=0.2 --steps ${STEPS:-1100} --batch-size 8 --crop 256 --learning-rate 1e-3 --save-every 300" ;;
+audio) exec "$scripts/train_audio.sh" "$@" ;;
+*) echo "no recipe for '$name': photo, photo-lm or audio" >&2 && exit 2 ;;
+esac
+kodak=${1:?needs a folder of evaluation photos} work=${2:-work}
+mkdir -p "$work"
+python "$scripts/get_corpus.py" "$work/corpus"
+python "$scripts/select_photos.py" "$work/corpus" > "$work/photos.txt"
+# shellcheck disable=SC2086
+python -m vqtok train "$name" --data "$work/photos.txt" --validation "$kodak" \
+    --out "$work/$name" --name "$name" --threads 1 $recipe
+runs=("$work/$name")
+if [[ ${further:-} ]]; then
+    # shellcheck disable=SC2086
+    python -m vqtok train "$name" --data "$work/photos.txt" --validation "$kodak" --init "$work/$name" \
+        --out "$work/$name-2" --name "$name" --seed 1 --threads 1 $further
+    runs+=("$work/$name-2")
+fi
+python "$scripts/bundle_photo.py" "$name" "$work/corpus" "$kodak" "${runs[@]}"
+python "$scripts/train_priors.py" "$name" "$work/corpus" --steps "${PRIOR_STEPS:-6000}"
