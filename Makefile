@@ -85,7 +85,7 @@ $(READY): constraints.txt pyproject.toml setup.py $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet -c constraints.txt --no-deps litdata mosaicml-streaming
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps litdata mosaicml-streaming lpips
 	touch $@
 
 clean:

@@ -27,6 +27,7 @@ VERBS = {
     "inspect": "vqtok.cli.inspect",
     "export": "vqtok.cli.export",
     "convert": "vqtok.cli.convert",
+    "bench": "vqtok.cli.bench",
     "train": "vqtok.cli.train",
     "import": "vqtok.cli.import_",
     "train-prior": "vqtok.cli.train_prior",

@@ -1,0 +1,84 @@
+"""Distances between sounds that need no model of hearing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from vqtok.bench.metrics.base import Array, Metric
+from vqtok.nn.sound_losses import SoundLoss
+
+WINDOWS = (256, 512, 1024, 2048)
+"""In samples at 24 kHz; as long in seconds at any other rate."""
+
+QUIETEST = 1e-8
+"""Mean power below which an original counts as silent."""
+
+
+class _SoundDistance(Metric):
+    """One term of SoundLoss, channel by channel, at the rate of the sound."""
+
+    higher_is_better = False
+    _term: str
+
+    def __init__(self) -> None:
+        self._losses: dict[int, SoundLoss] = {}
+
+    def __call__(self, original: Array, decoded: Array, sample_rate: int) -> float:
+        if sample_rate not in self._losses:
+            windows = [max(8, round(length * sample_rate / 96_000) * 4) for length in WINDOWS]
+            self._losses[sample_rate] = SoundLoss(sample_rate, windows)
+        first, second = (torch.from_numpy(np.ascontiguousarray(x.T)) for x in (decoded, original))
+        with torch.no_grad():
+            return float(self._losses[sample_rate].terms(first, second)[self._term])
+
+
+class MelDistance(_SoundDistance):
+    """Difference of mel spectra."""
+
+    name = "mel"
+    definition = (
+        "mean absolute difference of log10(mel magnitudes + 0.001) over four resolutions (Hann "
+        "windows of 10.7, 21.3, 42.7 and 85.3 ms, hops half of them, a band per 16 samples of the "
+        "window at 24 kHz), all channels, at the original's rate"
+    )
+    _term = "mel"
+
+
+class SpectrumDistance(_SoundDistance):
+    """Difference of complex spectra."""
+
+    name = "stft"
+    definition = (
+        "mean absolute difference of the real and imaginary parts of spectra with magnitudes "
+        "raised to 0.5, over the resolutions of mel, all channels, at the original's rate"
+    )
+    _term = "spectrum"
+
+
+class SISDR(Metric):
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al., 2019, arXiv:1811.02508)."""
+
+    name = "si_sdr"
+    unit = "dB"
+    definition = (
+        "Le Roux et al. 2019, all channels as one signal, means not removed; between -100 and 100 "
+        "dB, no value for silent originals"
+    )
+
+    def __call__(self, original: Array, decoded: Array, sample_rate: int = 0) -> float | None:
+        if is_silent(original):
+            return None
+        target, heard = (x.astype(np.float64).reshape(-1) for x in (original, decoded))
+        target = target * (heard @ target) / (target @ target)
+        signal, noise = target @ target, np.square(heard - target).sum()
+        if signal <= 1e-10 * noise:
+            return -100.0
+        return 100.0 if noise <= 1e-10 * signal else float(10 * math.log10(signal / noise))
+
+
+def is_silent(sound: Array) -> bool:
+    """Whether float [n, C] holds next to nothing: -80 dB of full scale or less."""
+    return float(np.square(sound, dtype=np.float64).mean()) < QUIETEST
