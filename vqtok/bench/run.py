@@ -124,6 +124,8 @@ def run_bench(
     if inception is not None:
         summary = _with_rfid(summary, media, samples, inception)
     more = [*notes, *([QUICK_NOTE[lineup.modality]] if lineup.quick else []), *summary.notes]
+    if external:
+        more.append("published curves are means over the data of who published them, not over this")
     more += [f"not read: {error}" for _, error in unread]
     deltas, missing = _deltas(summary, anchor)
     facts = provenance()
