@@ -204,6 +204,17 @@ bool prior_decode_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows,
                                   at<uint32_t>(planes) + q * known.size());
 }
 
+void prior_choose_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows, int64_t columns,
+                      uintptr_t targets, uintptr_t embeddings, int64_t dim, int32_t weight,
+                      int weight_shift, int64_t first_row, const std::string& isa) {
+  py::gil_scoped_release release;
+  const Planes known{at<uint32_t>(planes), q, rows, columns};
+  const Wanted wanted{at<int16_t>(targets), at<int16_t>(embeddings), dim, weight, weight_shift,
+                      first_row};
+  prior.networks[q].choose(known, wanted, *choose_isa(isa.c_str()).prior,
+                           at<uint32_t>(planes) + q * known.size());
+}
+
 void prior_weights_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows, int64_t columns,
                        uintptr_t weights, const std::string& isa) {
   py::gil_scoped_release release;
@@ -292,6 +303,10 @@ PYBIND11_MODULE(_native, m) {
   m.def("prior_decode_cpu", &prior_decode_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
         py::arg("rows"), py::arg("columns"), py::arg("stream"), py::arg("isa"),
         "Fills plane q; False if bytes of the stream were left over.");
+  m.def("prior_choose_cpu", &prior_choose_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
+        py::arg("rows"), py::arg("columns"), py::arg("targets"), py::arg("embeddings"),
+        py::arg("dim"), py::arg("weight"), py::arg("weight_shift"), py::arg("first_row"),
+        py::arg("isa"), "Fills plane q with the codes that are worth most; see csrc/cpu/prior.h.");
   m.def("prior_weights_cpu", &prior_weights_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
         py::arg("rows"), py::arg("columns"), py::arg("weights"), py::arg("isa"),
         "Four weights for each position of plane q.");

@@ -23,7 +23,7 @@ PriorLayer cut(const PriorLayer& layer, int64_t first, int64_t out) {
 // What run() does with the outcomes that a network predicts: coders of one symbol. `place` numbers
 // the position, `known` is the outcome where the coder knows_codes.
 struct Encode {
-  static constexpr bool knows_codes = true;
+  static constexpr bool knows_codes = true, chooses = false;
   RangeEncoder coder;
 
   int64_t outcome(const PriorKernel& kernel, const uint32_t* weights, uint32_t total, int64_t,
@@ -34,7 +34,7 @@ struct Encode {
 };
 
 struct Decode {
-  static constexpr bool knows_codes = false;
+  static constexpr bool knows_codes = false, chooses = false;
   RangeDecoder coder;
   uint32_t* codes;
 
@@ -48,7 +48,7 @@ struct Decode {
 };
 
 struct Weigh {
-  static constexpr bool knows_codes = true;
+  static constexpr bool knows_codes = true, chooses = false;
   uint32_t* weights;  // two for each outcome
   bool grouped;
 
@@ -61,6 +61,51 @@ struct Weigh {
     to[1] = total;
     return known;
   }
+};
+
+// Embeddings in the order of a network's outputs, as dense_wide wants them so that its outputs are
+// |e|^2 - 2 e x: squared distances but for |x|^2.
+struct PackedEmbeddings {
+  PackedEmbeddings(const Wanted& wanted, const uint32_t* codes, int64_t count)
+      : padded_out(round_up(count, kOutBlock)),
+        padded_dim(round_up(wanted.dim, 2)),
+        negatives(padded_out * padded_dim),
+        squares(padded_out) {
+    for (int64_t o = 0; o < count; ++o) {
+      const int16_t* from = wanted.embeddings + codes[o] * wanted.dim;
+      int16_t* block = negatives.data() + o / kOutBlock * kOutBlock * padded_dim;
+      for (int64_t i = 0; i < wanted.dim; ++i) {
+        squares[o] += from[i] * from[i];
+        block[(i / 2 * kOutBlock + o % kOutBlock) * 2 + i % 2] = static_cast<int16_t>(-2 * from[i]);
+      }
+    }
+  }
+
+  int64_t padded_out, padded_dim;
+  Buffer<int16_t> negatives;
+  Buffer<int32_t> squares;
+};
+
+// 32 log2(x), rounded down (or one less, by a hair), of x >= 1.
+int32_t log2_steps(uint32_t x) {
+  int32_t steps = 31;
+  while (!(x >> steps)) --steps;
+  uint64_t part = uint64_t{x} << (31 - steps);  // 2^31 times a number in [1, 2)
+  for (int bit = 0; bit < 5; ++bit) {
+    part = part * part >> 31;
+    const int twice = static_cast<int>(part >> 32);
+    part >>= twice;
+    steps = steps * 2 + twice;
+  }
+  return steps;
+}
+
+// Finds codes, too, but those that are worth most.
+struct Choose {
+  static constexpr bool knows_codes = false, chooses = true;
+  const Wanted& wanted;
+  std::vector<PackedEmbeddings> members;  // as the network's layers of that name
+  uint32_t* codes;
 };
 
 }  // namespace
@@ -140,7 +185,7 @@ class PriorNetwork::Rows {
   // Codes one row's code; `known` is that code, or anything for a coder that finds it.
   template <class Coder> uint32_t code(Coder& coder, int64_t row, uint32_t known) {
     const Rank rank = network_.ranks_[known];
-    const int64_t at = places_[row].row * planes_.columns + places_[row].column;
+    const int64_t at = this->at(row);
     int64_t group = 0;
     const PackedLayer* members = &network_.members_[0];
     const int32_t* y = y_.data() + row * members->padded_out;
@@ -159,9 +204,72 @@ class PriorNetwork::Rows {
     return network_.order_[group * network_.group_size_ + member];
   }
 
+  // Chooses the codes of all rows; see PriorNetwork::choose.
+  void choose(const Choose& choice) {
+    const Wanted& wanted = choice.wanted;
+    const int64_t padded_dim = choice.members[0].padded_dim;
+    Buffer<int16_t>& targets = targets_;
+    if (!targets.size()) {
+      targets = Buffer<int16_t>(kRows * padded_dim);
+      distances_ = Buffer<int32_t>(kRows * network_.members_[0].padded_out);
+      least_ = Buffer<int64_t>(kRows);
+    }
+    for (int64_t row = 0; row < count_; ++row)
+      memcpy(targets.data() + row * padded_dim, wanted.targets + at(row) * wanted.dim,
+             wanted.dim * sizeof(int16_t));
+    if (!network_.groups_) return choose_members(choice, 0, nullptr);
+    const PackedLayer& groups = *network_.groups_;
+    Buffer<int32_t> outputs(count_ * groups.padded_out);
+    memcpy(outputs.data(), y_.data(), count_ * groups.padded_out * sizeof(int32_t));
+    for (int64_t row = 0; row < count_; ++row) least_[row] = INT64_MAX;
+    for (int64_t group = 0; group < groups.out; ++group) {
+      dense(network_.members_[group], x_.data(), count_);
+      choose_members(choice, group, outputs.data());
+    }
+  }
+
   void clear() { count_ = 0; }
 
  private:
+  int64_t at(int64_t row) const {
+    return places_[row].row * planes_.columns + places_[row].column;
+  }
+
+  // The members' outputs are in y_; `of_groups` are those of the groups, null without any.
+  void choose_members(const Choose& choice, int64_t group, const int32_t* of_groups) {
+    const PackedLayer& members = network_.members_[group];
+    const PackedEmbeddings& embeddings = choice.members[group];
+    kernel_.dense_wide(targets_.data(), count_, embeddings.padded_dim,
+                       embeddings.negatives.data(), embeddings.squares.data(),
+                       embeddings.padded_out, distances_.data());
+    for (int64_t row = 0; row < count_; ++row) {
+      const int32_t* y = y_.data() + row * members.padded_out;
+      int32_t least = 0;
+      const int64_t member =
+          kernel_.cheapest(distances_.data() + row * embeddings.padded_out, y, members.out,
+                           members.shift, choice.wanted.weight, choice.wanted.weight_shift, &least);
+      int64_t cost = least;
+      if (of_groups) {
+        const PackedLayer& groups = *network_.groups_;
+        const int64_t steps = steps_below(of_groups + row * groups.padded_out, groups, group) +
+                              log2_steps(kernel_.weigh(y, members.out, members.shift,
+                                                       weights_.data()));
+        cost += steps * choice.wanted.weight >> choice.wanted.weight_shift;
+        if (cost >= least_[row]) continue;
+        least_[row] = cost;
+      }
+      choice.codes[at(row)] = network_.order_[group * network_.group_size_ + member];
+    }
+  }
+
+  // How far an outcome lies below the likeliest, in 1/32 bit.
+  static int32_t steps_below(const int32_t* y, const PackedLayer& layer, int64_t outcome) {
+    const int32_t most = *std::max_element(y, y + layer.out);
+    const uint32_t steps =
+        (static_cast<uint32_t>(most) - static_cast<uint32_t>(y[outcome])) >> layer.shift;
+    return static_cast<int32_t>(std::min<uint32_t>(steps, kMostSteps));
+  }
+
   void dense(const PackedLayer& layer, const uint8_t* x, int64_t rows) {
     kernel_.dense(x, rows, layer.padded_in, layer.weights.data(), layer.bias.data(),
                   layer.padded_out, y_.data());
@@ -178,7 +286,9 @@ class PriorNetwork::Rows {
   const Planes planes_;
   const PriorKernel& kernel_;
   Buffer<uint8_t> x_;
-  Buffer<int32_t> y_, member_outputs_;
+  Buffer<int32_t> y_, member_outputs_, distances_;
+  Buffer<int16_t> targets_;
+  Buffer<int64_t> least_;
   Buffer<uint32_t> weights_;
   Place places_[kRows];
   int64_t count_ = 0;
@@ -186,24 +296,29 @@ class PriorNetwork::Rows {
 
 // Positions of one front (2 * row + column) do not depend on one another.
 template <class Coder>
-void PriorNetwork::run(Planes planes, const PriorKernel& kernel, Coder& coder) const {
+void PriorNetwork::run(Planes planes, int64_t first_row, const PriorKernel& kernel,
+                       Coder& coder) const {
   Rows rows(*this, planes, kernel);
   const uint32_t* known = planes.plane(planes.q);
   auto flush = [&] {
     if (!rows.count()) return;
     rows.evaluate();
-    for (int64_t r = 0; r < rows.count(); ++r) {
-      const int64_t at = rows.place(r).row * planes.columns + rows.place(r).column;
-      const uint32_t code = rows.code(coder, r, Coder::knows_codes ? known[at] : 0);
-      if constexpr (!Coder::knows_codes) coder.codes[at] = code;
+    if constexpr (Coder::chooses) {
+      rows.choose(coder);
+    } else {
+      for (int64_t r = 0; r < rows.count(); ++r) {
+        const int64_t at = rows.place(r).row * planes.columns + rows.place(r).column;
+        const uint32_t code = rows.code(coder, r, Coder::knows_codes ? known[at] : 0);
+        if constexpr (!Coder::knows_codes) coder.codes[at] = code;
+      }
     }
     rows.clear();
   };
   const int64_t last = 2 * (planes.rows - 1) + planes.columns - 1;
-  for (int64_t front = 0; front <= last; ++front) {
-    const int64_t first_row = std::max<int64_t>(0, (front - planes.columns + 2) / 2);
+  for (int64_t front = 2 * first_row; front <= last; ++front) {
+    const int64_t lowest = std::max(first_row, (front - planes.columns + 2) / 2);
     const int64_t last_row = std::min(planes.rows - 1, front / 2);
-    for (int64_t row = first_row; row <= last_row; ++row) {
+    for (int64_t row = lowest; row <= last_row; ++row) {
       rows.add({row, front - 2 * row});
       if (rows.full()) flush();
     }
@@ -214,15 +329,23 @@ void PriorNetwork::run(Planes planes, const PriorKernel& kernel, Coder& coder) c
 
 std::vector<uint8_t> PriorNetwork::encode(Planes planes, const PriorKernel& kernel) const {
   Encode coder;
-  run(planes, kernel, coder);
+  run(planes, 0, kernel, coder);
   return coder.coder.finish();
 }
 
 bool PriorNetwork::decode(Planes planes, const uint8_t* bytes, int64_t count,
                           const PriorKernel& kernel, uint32_t* codes) const {
   Decode coder{RangeDecoder(bytes, count), codes};
-  run(planes, kernel, coder);
+  run(planes, 0, kernel, coder);
   return !coder.coder.has_rest();
+}
+
+void PriorNetwork::choose(Planes planes, const Wanted& wanted, const PriorKernel& kernel,
+                          uint32_t* codes) const {
+  Choose coder{wanted, {}, codes};
+  for (size_t group = 0; group < members_.size(); ++group)
+    coder.members.emplace_back(wanted, order_.data() + group * group_size_, members_[group].out);
+  run(planes, wanted.first_row, kernel, coder);
 }
 
 void PriorNetwork::weights(Planes planes, const PriorKernel& kernel, uint32_t* weights) const {
@@ -231,7 +354,7 @@ void PriorNetwork::weights(Planes planes, const PriorKernel& kernel, uint32_t* w
     weights[i * 4 + 1] = 1;
   }
   Weigh coder{weights, groups_ != nullptr};
-  run(planes, kernel, coder);
+  run(planes, 0, kernel, coder);
 }
 
 }  // namespace vqtok

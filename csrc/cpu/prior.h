@@ -43,6 +43,18 @@ struct PackedLayer {
   Buffer<int32_t> bias;
 };
 
+// What codes are chosen for: a target for each position, [rows][columns][dim], which the embeddings
+// [K][dim] are to come near. 1/32 bit is worth weight / 2^weight_shift of squared distance. Rows
+// before first_row are known. For the bounds of all these see vqtok/ops/prior.py.
+struct Wanted {
+  const int16_t* targets;
+  const int16_t* embeddings;
+  int64_t dim;
+  int32_t weight;
+  int weight_shift;
+  int64_t first_row;
+};
+
 // The network of one codebook. Its arguments were checked: see vqtok/tokens/prior.py.
 class PriorNetwork {
  public:
@@ -59,6 +71,11 @@ class PriorNetwork {
   bool decode(Planes planes, const uint8_t* bytes, int64_t count, const PriorKernel& kernel,
               uint32_t* codes) const;
 
+  // Writes plane q: position after position in coding order the code with the least squared
+  // distance to its target plus `weight` times its bits, given the codes chosen before.
+  void choose(Planes planes, const Wanted& wanted, const PriorKernel& kernel,
+              uint32_t* codes) const;
+
   // Writes four numbers for each position in raster order: the weight of the code's group and that
   // of all groups (1 of 1 for a single level), the code's own and that of all in its group.
   void weights(Planes planes, const PriorKernel& kernel, uint32_t* weights) const;
@@ -68,7 +85,8 @@ class PriorNetwork {
   struct Rank { int32_t group, member; };  // of a code
   class Rows;
 
-  template <class Coder> void run(Planes planes, const PriorKernel& kernel, Coder& coder) const;
+  template <class Coder>
+  void run(Planes planes, int64_t first_row, const PriorKernel& kernel, Coder& coder) const;
 
   std::vector<PriorSlot> slots_;
   const PriorEmbedding* embeddings_;

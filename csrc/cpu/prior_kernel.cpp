@@ -10,6 +10,7 @@
 namespace {
 
 using vqtok::kInBlock;
+using vqtok::kMostSteps;
 using vqtok::kOutBlock;
 using vqtok::kWeightBits;
 
@@ -55,8 +56,35 @@ inline VecI add_products(VecI sum, VecI x, VecI w) {
 #endif
 }
 
-// kRows rows and kBlocks blocks of outputs, all sums in registers.
-template <int kRows, int kBlocks>
+// sum + the products of two 16-bit numbers of x and two of w, in each lane.
+inline VecI add_wide_products(VecI sum, VecI x, VecI w) {
+#if defined(__AVX512VNNI__)
+  return _mm512_dpwssd_epi32(sum, x, w);
+#elif defined(__AVX512F__)
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(x, w));
+#elif defined(__AVX2__)
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w));
+#elif defined(__SSE2__)
+  const __m128i xs = reinterpret_cast<__m128i>(x), ws = reinterpret_cast<__m128i>(w);
+  return sum + reinterpret_cast<VecI>(_mm_madd_epi16(xs, ws));
+#elif defined(__aarch64__)
+  const int16x8_t xs = vreinterpretq_s16_s32(reinterpret_cast<int32x4_t>(x));
+  const int16x8_t ws = vreinterpretq_s16_s32(reinterpret_cast<int32x4_t>(w));
+  const int32x4_t low = vmull_s16(vget_low_s16(xs), vget_low_s16(ws));
+  return sum + reinterpret_cast<VecI>(vpaddq_s32(low, vmull_high_s16(xs, ws)));
+#else
+  int16_t xs[sizeof(VecI) / 2], ws[sizeof(VecI) / 2];
+  memcpy(xs, &x, sizeof xs);
+  memcpy(ws, &w, sizeof ws);
+  for (int i = 0; i < static_cast<int>(sizeof xs / 2); ++i) sum[i / 2] += xs[i] * ws[i];
+  return sum;
+#endif
+}
+
+using AddProducts = VecI (*)(VecI, VecI, VecI);
+
+// kRows rows and kBlocks blocks of outputs, all sums in registers. `in` counts bytes.
+template <AddProducts kAdd, int kRows, int kBlocks>
 void dense_tile(const uint8_t* x, int64_t in, const int8_t* weights, const int32_t* bias,
                 int64_t out, int32_t* y) {
   VecI sums[kRows][kBlocks * kVectors];
@@ -72,7 +100,7 @@ void dense_tile(const uint8_t* x, int64_t in, const int8_t* weights, const int32
       UNROLL for (int v = 0; v < kVectors; ++v) {
         const VecI w = load_bytes(weights + b * stride + i * kOutBlock + v * kLanes * kInBlock);
         UNROLL for (int r = 0; r < kRows; ++r)
-          sums[r][b * kVectors + v] = add_products(sums[r][b * kVectors + v], inputs[r], w);
+          sums[r][b * kVectors + v] = kAdd(sums[r][b * kVectors + v], inputs[r], w);
       }
   }
   UNROLL for (int r = 0; r < kRows; ++r)
@@ -80,14 +108,14 @@ void dense_tile(const uint8_t* x, int64_t in, const int8_t* weights, const int32
       store(y + r * out + v * kLanes, sums[r][v]);
 }
 
-template <int kRows, int kBlocks>
+template <AddProducts kAdd, int kRows, int kBlocks>
 void dense_rows(const uint8_t* x, int64_t in, const int8_t* weights, const int32_t* bias,
                 int64_t out, int32_t* y) {
   int64_t o = 0;
   for (; o + kBlocks * kOutBlock <= out; o += kBlocks * kOutBlock)
-    dense_tile<kRows, kBlocks>(x, in, weights + o * in, bias + o, out, y + o);
+    dense_tile<kAdd, kRows, kBlocks>(x, in, weights + o * in, bias + o, out, y + o);
   for (; o < out; o += kOutBlock)
-    dense_tile<kRows, 1>(x, in, weights + o * in, bias + o, out, y + o);
+    dense_tile<kAdd, kRows, 1>(x, in, weights + o * in, bias + o, out, y + o);
 }
 
 #if defined(__AVX512F__)
@@ -98,14 +126,26 @@ constexpr int kTileRows = 4, kTileBlocks = 1, kRowBlocks = 4;
 constexpr int kTileRows = 2, kTileBlocks = 1, kRowBlocks = 2;
 #endif
 
-void dense(const uint8_t* x, int64_t rows, int64_t in, const int8_t* weights, const int32_t* bias,
-           int64_t out, int32_t* y) {
+template <AddProducts kAdd>
+void dense_bytes(const uint8_t* x, int64_t rows, int64_t in, const int8_t* weights,
+                 const int32_t* bias, int64_t out, int32_t* y) {
   int64_t r = 0;
   for (; r + kTileRows <= rows; r += kTileRows)
-    dense_rows<kTileRows, kTileBlocks>(x + r * in, in, weights, bias, out, y + r * out);
+    dense_rows<kAdd, kTileRows, kTileBlocks>(x + r * in, in, weights, bias, out, y + r * out);
   for (; r + 2 <= rows; r += 2)
-    dense_rows<2, kTileBlocks>(x + r * in, in, weights, bias, out, y + r * out);
-  if (r < rows) dense_rows<1, kRowBlocks>(x + r * in, in, weights, bias, out, y + r * out);
+    dense_rows<kAdd, 2, kTileBlocks>(x + r * in, in, weights, bias, out, y + r * out);
+  if (r < rows) dense_rows<kAdd, 1, kRowBlocks>(x + r * in, in, weights, bias, out, y + r * out);
+}
+
+void dense(const uint8_t* x, int64_t rows, int64_t in, const int8_t* weights, const int32_t* bias,
+           int64_t out, int32_t* y) {
+  dense_bytes<add_products>(x, rows, in, weights, bias, out, y);
+}
+
+void dense_wide(const int16_t* x, int64_t rows, int64_t in, const int16_t* weights,
+                const int32_t* bias, int64_t out, int32_t* y) {
+  dense_bytes<add_wide_products>(reinterpret_cast<const uint8_t*>(x), rows, in * 2,
+                                 reinterpret_cast<const int8_t*>(weights), bias, out, y);
 }
 
 void activate(const int32_t* y, int64_t count, int shift, uint8_t* x) {
@@ -192,10 +232,38 @@ int64_t find(const uint32_t* weights, uint32_t position, uint32_t* before) {
   return at;
 }
 
+int64_t cheapest(const int32_t* distances, const int32_t* y, int64_t count, int shift,
+                 int32_t weight, int weight_shift, int32_t* least) {
+  int32_t most = y[0];
+  for (int64_t i = 1; i < count; ++i) most = y[i] > most ? y[i] : most;
+  int32_t costs[kOutBlock];
+  int64_t best = 0;
+  *least = INT32_MAX;
+  for (int64_t first = 0; first < count; first += kOutBlock) {
+    int32_t low = INT32_MAX;
+    for (int i = 0; i < kOutBlock; ++i) {  // what fills up the last block is left out below
+      uint32_t steps =
+          (static_cast<uint32_t>(most) - static_cast<uint32_t>(y[first + i])) >> shift;
+      steps = steps < kMostSteps ? steps : kMostSteps;
+      costs[i] = distances[first + i] + (weight * static_cast<int32_t>(steps) >> weight_shift);
+    }
+    const int64_t here = count - first < kOutBlock ? count - first : kOutBlock;
+    for (int64_t i = here; i < kOutBlock; ++i) costs[i] = INT32_MAX;
+    for (int i = 0; i < kOutBlock; ++i) low = costs[i] < low ? costs[i] : low;
+    if (low < *least) {
+      *least = low;
+      best = first;
+      for (int i = 0; costs[i] != low; ++i) ++best;
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 namespace vqtok {
 
-extern const PriorKernel VQTOK_TABLE(prior_kernel) = {dense, activate, weigh, sum_before, find};
+extern const PriorKernel VQTOK_TABLE(prior_kernel) = {
+    dense, activate, weigh, sum_before, find, dense_wide, cheapest};
 
 }  // namespace vqtok

@@ -7,6 +7,7 @@ namespace vqtok {
 constexpr int kOutBlock = 16;      // outputs are padded to multiples of it
 constexpr int kInBlock = 4;        // inputs too
 constexpr int kWeightBits = 19;    // of the largest weight of an outcome
+constexpr int kMostSteps = kWeightBits * 32;  // of 1/32 bit, from the largest weight to 1
 
 struct PriorKernel {
   // y[row][o] = bias[o] + sum of x[row][i] * weight[o][i], exactly: x is 0..127, the weights are
@@ -21,6 +22,13 @@ struct PriorKernel {
   uint32_t (*sum_before)(const uint32_t* weights, int64_t outcome);
   // The outcome that a position below the sum of all lies in; the sum before it is stored.
   int64_t (*find)(const uint32_t* weights, uint32_t position, uint32_t* before);
+  // As dense, of 16-bit numbers in blocks [out / 16][in / 2][16][2]; no sum may exceed 32 bits.
+  void (*dense_wide)(const int16_t* x, int64_t rows, int64_t in, const int16_t* weights,
+                     const int32_t* bias, int64_t out, int32_t* y);
+  // The first outcome of least distance + (weight * min(d, kMostSteps) >> weight_shift), d as in
+  // weigh: steps of 1/32 bit below the likeliest. That sum is stored; nothing exceeds 31 bits.
+  int64_t (*cheapest)(const int32_t* distances, const int32_t* y, int64_t count, int shift,
+                      int32_t weight, int weight_shift, int32_t* least);
 };
 
 extern const PriorKernel prior_kernel_baseline;

@@ -12,6 +12,7 @@ from PIL import Image
 from vqtok.cli import main
 from vqtok.cli.sample import tempered
 from vqtok.tokenizer import Tokenizer
+from vqtok.tokens import TokenReader, read_manifest
 from vqtok.tokens.prior import Prior
 
 FAST = ["--steps", "3", "--batch-size", "64", "--max-bytes", "400000", "--threads", "1"]
@@ -157,3 +158,28 @@ def test_sounds_are_drawn_too(make_audio_model, tmp_path: Path) -> None:
     assert rate == 24_000
     assert abs(len(drawn) - 2400) <= 64
     assert main(["sample", tiny, out, "--size", "8x8"]) == 2
+
+
+def test_a_rate_weight_makes_smaller_files(
+    with_prior: str, photos: str, tokens: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def encode(name: str, *more: str) -> int:
+        return main(["encode", photos, str(tmp_path / name), "--tokenizer", with_prior, *more])
+
+    weigh = ["--pack", "entropy", "--rate-weight", "5"]
+    assert encode("small", *weigh) == 0
+    assert encode("nearest", "--pack", "entropy") == 0
+    assert main(["verify", str(tmp_path / "small")]) == 0
+    assert TokenReader(tmp_path / "small").header.rate_weight == 5
+    size, nearest = (
+        sum(shard.token_bytes for shard in read_manifest(tmp_path / name).shards)
+        for name in ("small", "nearest")
+    )
+    assert size < nearest
+    small, back = str(tmp_path / "small"), str(tmp_path / "back")
+    assert main(["decode", small, back, "--tokenizer", with_prior]) == 0
+    capsys.readouterr()
+    assert encode("small", "--pack", "entropy") == 2
+    assert "rate_weight 0.0 instead of 5.0" in capsys.readouterr().err
+    assert encode("bits", "--rate-weight", "5") == 2
+    assert "of the packing 'entropy'" in capsys.readouterr().err

@@ -99,3 +99,30 @@ def test_other_packings_take_no_prior(tokenizer, photos, encoded, tmp_path, fold
     plan = make_plan(list_sources(str(photos)), tokenizer, shard_size=3)
     encode_dataset(plan, tokenizer, tmp_path / "out")
     assert folder_contents(tmp_path / "out") == folder_contents(encoded)
+
+
+def test_the_rate_weight_is_part_of_the_plan(tokenizer, photos, tmp_path: Path) -> None:
+    tokenizer.prior = toy_prior(0)
+    encode(tokenizer, photos, tmp_path / "out", rate_weight=0.5)
+    assert TokenReader(tmp_path / "out").header.rate_weight == 0.5
+    assert verify(tmp_path / "out") == []
+    encode(tokenizer, photos, tmp_path / "out", rate_weight=0.5)  # is done
+    for weight in (0.25, 0.0):
+        with pytest.raises(UsageError, match=f"differs: rate_weight {weight} instead of 0.5"):
+            encode(tokenizer, photos, tmp_path / "out", rate_weight=weight)
+    encode(tokenizer, photos, tmp_path / "nearest")
+    assert b"rate_weight" not in (tmp_path / "nearest/manifest.json").read_bytes()
+    with pytest.raises(UsageError, match=r"differs: rate_weight 0.5 instead of 0.0"):
+        encode(tokenizer, photos, tmp_path / "nearest", rate_weight=0.5)
+
+
+def test_a_rate_weight_needs_the_packing_and_a_prior(tokenizer, photos, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"by a prior, and the tokenizer 'toy' has none"):
+        encode(tokenizer, photos, tmp_path / "out", rate_weight=1.0)
+    tokenizer.prior = toy_prior(0)
+    with pytest.raises(UsageError, match=r"of the packing 'entropy', 'bits' takes the same bits"):
+        make_plan(list_sources(str(photos)), tokenizer, rate_weight=1.0)
+    for weight in (-1.0, 101.0, float("nan")):
+        with pytest.raises(UsageError, match=r"rate_weight must be in \[0, 100\]"):
+            encode(tokenizer, photos, tmp_path / "out", rate_weight=weight)
+    assert not (tmp_path / "out").exists()

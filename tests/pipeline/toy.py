@@ -66,7 +66,9 @@ class ToyTokenizer:
                 os.kill(os.getpid(), signal.SIGKILL)
         return ToyTokenizer.encode(self, *args, **options)
 
-    def encode(self, images: torch.Tensor, num_codebooks: int | None = None) -> torch.Tensor:
+    def encode(
+        self, images: torch.Tensor, num_codebooks: int | None = None, rate_weight: float = 0.0
+    ) -> torch.Tensor:
         pixels = images.numpy().astype(np.int64)
         height, width = pixels.shape[2:]
         padding = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))

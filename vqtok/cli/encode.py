@@ -38,6 +38,7 @@ examples:
   vqtok encode photos/ tokens/
   vqtok encode photos/ tokens/                     (again: goes on where it was killed)
   vqtok encode photos/ tokens/ --pack entropy
+  vqtok encode photos/ tokens/ --pack entropy --rate-weight 0.5
   vqtok encode music/ tokens/ --num-codebooks 4
   vqtok encode mixed/ sounds/ --tokenizer audio
   vqtok encode 'shards/*.tar' tokens/ --num-codebooks 2 --shard-size 5000
@@ -89,6 +90,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--rate-weight",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="with --pack entropy, spend bits where they matter: a bit is worth X percent of the "
+        "variance of the first codebook in squared error; try 0.1 to 3 (default: 0, the nearest "
+        "codes)",
+    )
+    parser.add_argument(
         "--shard-size",
         type=positive,
         metavar="N",
@@ -122,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer,
         num_codebooks=args.num_codebooks,
         packing=args.pack,
+        rate_weight=args.rate_weight,
         shard_size=args.shard_size,
     )
     if plan.header.packing == "entropy" and not plan.header.prior:

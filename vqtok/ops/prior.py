@@ -19,6 +19,10 @@ from vqtok.ops.range_coder import RangeDecoder, RangeEncoder
 Planes = NDArray[np.uint32]
 
 WEIGHT_BITS = 19
+STEPS_PER_BIT = 32
+MAX_STEPS = WEIGHT_BITS * STEPS_PER_BIT
+MAX_WEIGHT = 1 << 21
+"""Of 1/32 bit in a choice of codes."""
 MAX_BATCH = 256
 
 
@@ -56,6 +60,32 @@ class Network:
         return -(-len(self.output.bias) // (1 if self.groups is None else len(self.groups.bias)))
 
 
+def value_bits(dim: int) -> int:
+    """B: a choice of codes takes targets and embeddings [dim] whose values are below 2**B.
+
+    |e|**2 + 2 |e| |t| is less than 3 * 2**28 then, and with MAX_WEIGHT * MAX_STEPS below 2**31.
+    """
+    return (28 - (dim - 1).bit_length()) // 2
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the codes of a plane are chosen for; integers, so that every machine chooses the same.
+
+    ``targets``: int16 [rows, columns, D], for each position what its embedding should be near.
+    ``embeddings``: int16 [K, D]. Both contiguous, values below 2**value_bits(D) in magnitude.
+    ``weight``, ``weight_shift``: 1/32 bit is worth weight / 2**weight_shift of squared distance,
+    weight in [0, MAX_WEIGHT], weight_shift in [0, 20].
+    ``first_row``: rows before it are known.
+    """
+
+    targets: NDArray[np.int16]
+    embeddings: NDArray[np.int16]
+    weight: int
+    weight_shift: int
+    first_row: int = 0
+
+
 @dataclass
 class Networks:
     """A prior. ``embeddings``: of each codebook that a context names, uint8 [K + 1, width]. All
@@ -87,6 +117,21 @@ class Networks:
             native.isa(),
         )
         return whole
+
+    def choose(self, planes: Planes, q: int, wanted: Wanted) -> None:
+        """Fill plane q of [Q, rows, columns], contiguous: in coding order, each code is the one of
+        least squared distance plus weighted bits, given those before it.
+        """
+        module = native.load()
+        if module is None:
+            _Chooser(self, planes, q, wanted).run_plane(wanted.first_row)
+            return
+        module.prior_choose_cpu(
+            *(self._loaded(module), planes.ctypes.data, q, *planes.shape[1:]),
+            *(wanted.targets.ctypes.data, wanted.embeddings.ctypes.data),
+            *(wanted.targets.shape[-1], wanted.weight, wanted.weight_shift, wanted.first_row),
+            native.isa(),
+        )
 
     def weights(self, planes: Planes) -> Planes:
         """uint32 [q, rows, columns, 4]: for each code the weight of its group, of all groups (1 of
@@ -168,10 +213,12 @@ def activate(layer: Layer, x: NDArray[np.int64]) -> NDArray[np.int64]:
     return values
 
 
-def fronts(rows: int, columns: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def fronts(
+    rows: int, columns: int, first_row: int = 0
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The positions (rows, columns) that can be coded at once, in the order of the stream."""
-    for front in range(2 * (rows - 1) + columns):
-        row = np.arange(max(0, (front - columns + 2) // 2), min(rows - 1, front // 2) + 1)
+    for front in range(2 * first_row, 2 * (rows - 1) + columns):
+        row = np.arange(max(first_row, (front - columns + 2) // 2), min(rows - 1, front // 2) + 1)
         for first in range(0, len(row), MAX_BATCH):
             part = row[first : first + MAX_BATCH]
             yield part, front - 2 * part
@@ -200,21 +247,27 @@ class _Run:
         rank = int(self.ranks[self.planes[self.q][place]])
         return divmod(rank, self.network.group_size)[level]
 
-    def run_plane(self) -> None:
-        network = self.network
-        for rows, columns in fronts(*self.planes.shape[1:]):
+    def run_plane(self, first_row: int = 0) -> None:
+        for rows, columns in fronts(*self.planes.shape[1:], first_row):
             x = self.gather(rows, columns)
-            for layer in network.hidden:
+            for layer in self.network.hidden:
                 x = activate(layer, x)
-            first = network.output if network.groups is None else network.groups
-            weights = outcome_weights(apply(first, x), first.shift)
-            for i, place in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
-                if network.groups is None:
-                    rank = self.outcome(weights[i], place, 1)
-                else:
-                    rank = self.member(self.outcome(weights[i], place, 0), x[i : i + 1], place)
-                if self.fills:
-                    self.planes[self.q][place] = self.order[rank]
+            self.front(rows, columns, x)
+
+    def front(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64], x: NDArray[np.int64]
+    ) -> None:
+        """N positions that do not depend on one another, and what their last layer [N, in] sees."""
+        network = self.network
+        first = network.output if network.groups is None else network.groups
+        weights = outcome_weights(apply(first, x), first.shift)
+        for i, place in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+            if network.groups is None:
+                rank = self.outcome(weights[i], place, 1)
+            else:
+                rank = self.member(self.outcome(weights[i], place, 0), x[i : i + 1], place)
+            if self.fills:
+                self.planes[self.q][place] = self.order[rank]
 
     def member(self, group: int, x: NDArray[np.int64], place: tuple[int, int]) -> int:
         """The rank of a code in a group."""
@@ -264,6 +317,52 @@ class _Decoder(_Run):
         found = int(np.searchsorted(ends, self.coder.position(int(ends[-1])), "right"))
         self.coder.take(int(ends[found] - weights[found]), int(weights[found]))
         return found
+
+
+class _Chooser(_Run):
+    def __init__(self, prior: Networks, planes: Planes, q: int, wanted: Wanted) -> None:
+        super().__init__(prior, planes, q)
+        self.wanted = wanted
+        self.embeddings = wanted.embeddings[self.order].astype(np.int64)
+
+    def front(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64], x: NDArray[np.int64]
+    ) -> None:
+        targets = self.wanted.targets[rows, columns].astype(np.int64)
+        distances = (self.embeddings**2).sum(1) - 2 * targets @ self.embeddings.T
+        output, groups, size = self.network.output, self.network.groups, self.network.group_size
+        weight, shift = self.wanted.weight, self.wanted.weight_shift
+        outputs = apply(output, x)
+        if groups is None:
+            costs = distances + (weight * steps_below(outputs, output.shift) >> shift)
+        else:
+            of_groups = steps_below(apply(groups, x), groups.shift)
+            costs = distances
+            for group in range(of_groups.shape[1]):
+                part = slice(group * size, (group + 1) * size)
+                total = outcome_weights(outputs[:, part], output.shift).sum(1, keepdims=True)
+                steps = of_groups[:, group : group + 1] + log2_steps(total)
+                costs[:, part] += weight * steps_below(outputs[:, part], output.shift) >> shift
+                costs[:, part] += weight * steps >> shift
+        self.planes[self.q][rows, columns] = self.order[costs.argmin(1)]
+
+
+def steps_below(outputs: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
+    """How far outcomes [N, n] lie below the likeliest, in 1/32 bit, at most MAX_STEPS."""
+    most = outputs.max(axis=1, keepdims=True)
+    return np.minimum((most - outputs) >> shift, MAX_STEPS)
+
+
+def log2_steps(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """32 log2 of numbers in [1, 2**32), rounded down (or one less, by a hair)."""
+    steps = np.frexp(numbers.astype(np.float64))[1].astype(np.int64) - 1
+    part = numbers.astype(np.uint64) << (31 - steps).astype(np.uint64)
+    for _ in range(5):
+        part = part * part >> np.uint64(31)
+        twice = part >> np.uint64(32)
+        part >>= twice
+        steps = steps * 2 + twice.astype(np.int64)
+    return steps
 
 
 class _Weigher(_Run):

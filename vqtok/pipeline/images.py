@@ -30,12 +30,17 @@ FORMATS = ("png", "jpg", "webp")
 
 
 def encode_images(
-    sources: Iterable[Source], tokenizer: ImageTokenizer, num_codebooks: int, workers: int
+    sources: Iterable[Source],
+    tokenizer: ImageTokenizer,
+    num_codebooks: int,
+    workers: int,
+    rate_weight: float = 0.0,
 ) -> Generator[Sample | DataError, None, None]:
     """The samples of ``sources`` in order, or what is wrong with them.
 
-    ``workers`` threads read and decode ahead while the model runs in the calling thread; memory
-    holds a few images per worker, of 64 million pixels together.
+    ``rate_weight``: see :meth:`ImageTokenizer.encode`. ``workers`` threads read and decode ahead
+    while the model runs in the calling thread; memory holds a few images per worker, of 64 million
+    pixels together.
     """
     sources = list(sources)
     with closing(overlapped(_read, sources, workers, count_pixels, MAX_PIXELS_AHEAD)) as images:
@@ -43,7 +48,7 @@ def encode_images(
             if isinstance(image, DataError):
                 yield image
             else:
-                yield _encode(source, image, tokenizer, num_codebooks)
+                yield _encode(source, image, tokenizer, num_codebooks, rate_weight)
 
 
 def decode_images(
@@ -77,13 +82,17 @@ def _read(source: Source) -> DecodedImage | DataError:
 
 
 def _encode(
-    source: Source, image: DecodedImage, tokenizer: ImageTokenizer, num_codebooks: int
+    source: Source,
+    image: DecodedImage,
+    tokenizer: ImageTokenizer,
+    num_codebooks: int,
+    rate_weight: float,
 ) -> Sample:
     import torch
 
     # One image at a time: images differ in size, and the codes must not depend on company.
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)[None]
-    codes = tokenizer.encode(pixels, num_codebooks=num_codebooks)[0]
+    codes = tokenizer.encode(pixels, num_codebooks=num_codebooks, rate_weight=rate_weight)[0]
     meta: dict[str, object] = {"source": source.uri, "size": list(image.pixels.shape[:2])}
     if image.notes:
         meta["notes"] = list(image.notes)

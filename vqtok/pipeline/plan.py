@@ -123,11 +123,14 @@ def make_plan(
     num_codebooks: int | None = None,
     packing: str = "bits",
     shard_size: int | None = None,
+    rate_weight: float = 0.0,
 ) -> Plan:
     """Plan to encode ``sources`` with the first ``num_codebooks`` codebooks of ``tokenizer``.
 
     ``packing``: "bits", "plain", or "entropy", which uses the prior of the tokenizer if it has one.
-    ``shard_size``: inputs per shard; by default :data:`SHARD_SIZE` of the modality.
+    ``rate_weight``: above 0, of "entropy" with a prior, for codes that take fewer bits, see
+    ``Tokenizer.encode``. ``shard_size``: inputs per shard; by default :data:`SHARD_SIZE` of the
+    modality.
 
     Raises UsageError for options that make no sense, and when there are no inputs.
     """
@@ -143,6 +146,15 @@ def make_plan(
     if not sources:
         raise UsageError("there is nothing to encode")
     prior = tokenizer.prior if packing == "entropy" else None
+    if rate_weight and packing != "entropy":
+        raise UsageError(
+            f"rate_weight is of the packing 'entropy', {packing!r} takes as many bits for any code"
+        )
+    if rate_weight and prior is None:
+        raise UsageError(
+            f"rate_weight counts bits by a prior, and the tokenizer {tokenizer.name!r} has none: "
+            "make one with vqtok train-prior"
+        )
     try:
         header = Header(
             tokenizer=tokenizer.fingerprint,
@@ -151,6 +163,7 @@ def make_plan(
             modality=tokenizer.modality,
             packing=packing,
             prior="" if prior is None else prior.digest,
+            rate_weight=rate_weight,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -168,8 +181,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     if old.get("tokenizer") != new.get("tokenizer"):
         return [f"tokenizer {_tokenizer(new)} instead of {_tokenizer(old)}"]
+    old, new = ({"rate_weight": 0.0, **options} for options in (old, new))
     return [
-        f"{key} {new.get(key)!r} instead of {old[key]!r}"
+        f"{key} {new[key]!r} instead of {old[key]!r}"
         for key in old
         if key in new and old[key] != new[key]
     ]

@@ -37,18 +37,22 @@ PIECE_BLOCKS = 4
 
 
 def encode_sounds(
-    sources: Iterable[Source], tokenizer: AudioTokenizer, num_codebooks: int, workers: int
+    sources: Iterable[Source],
+    tokenizer: AudioTokenizer,
+    num_codebooks: int,
+    workers: int,
+    rate_weight: float = 0.0,
 ) -> Generator[Sample | DataError, None, None]:
     """The samples of ``sources`` in order, or what is wrong with them.
 
-    ``workers`` files are read and resampled at a time; the model runs in as many threads as torch
-    has, whichever file a block is of.
+    ``rate_weight``: see :meth:`AudioTokenizer.encode`. ``workers`` files are read and resampled at
+    a time; the model runs in as many threads as torch has, whichever file a block is of.
     """
     stop = threading.Event()
 
     def encode(source: Source) -> Sample | DataError:
         try:
-            return _encode(source, tokenizer, num_codebooks, stop)
+            return _encode(source, tokenizer, num_codebooks, rate_weight, stop)
         except DataError as error:
             return error
 
@@ -89,12 +93,18 @@ def decode_sounds(
 
 
 def _encode(
-    source: Source, tokenizer: AudioTokenizer, num_codebooks: int, stop: threading.Event
+    source: Source,
+    tokenizer: AudioTokenizer,
+    num_codebooks: int,
+    rate_weight: float,
+    stop: threading.Event,
 ) -> Sample:
     import torch
 
     with AudioReader(source) as reader:
-        stream = tokenizer.stream(reader.sample_rate, reader.channels, num_codebooks).encoder
+        stream = tokenizer.stream(
+            reader.sample_rate, reader.channels, num_codebooks, rate_weight=rate_weight
+        ).encoder
         samples, pieces = 0, []
         for block in reader.blocks():
             _go_on(stop)

@@ -25,7 +25,8 @@ ENCODERS: dict[str, Callable[..., Generator[Result, None, None]]] = {
     "image": encode_images,
     "audio": encode_sounds,
 }
-"""By modality: ``(sources, tokenizer, num_codebooks, workers)`` to a sample or error for each."""
+"""By modality: ``(sources, tokenizer, num_codebooks, workers, rate_weight)`` to a sample or error
+for each."""
 
 
 def read_samples(
@@ -35,7 +36,8 @@ def read_samples(
     if isinstance(tokenizer, ForeignCodes):
         return tokenizer.read(sources, plan.header, workers)
     encoder = ENCODERS[plan.header.modality]
-    return encoder(sources, tokenizer, plan.header.num_codebooks, workers)
+    header = plan.header
+    return encoder(sources, tokenizer, header.num_codebooks, workers, header.rate_weight)
 
 
 def encode_task(

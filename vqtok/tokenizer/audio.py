@@ -71,7 +71,11 @@ class AudioTokenizer(Tokenizer):
         return self.sample_rate / self.hop
 
     def encode(
-        self, audio: Tensor, sample_rate: int | None = None, num_codebooks: int | None = None
+        self,
+        audio: Tensor,
+        sample_rate: int | None = None,
+        num_codebooks: int | None = None,
+        rate_weight: float = 0.0,
     ) -> Tensor:
         """Code a batch of sounds.
 
@@ -79,6 +83,8 @@ class AudioTokenizer(Tokenizer):
             audio: floating point [B, C, T], full scale 1, any C and T from 1.
             sample_rate: of the audio, in Hz (default: the tokenizer's).
             num_codebooks: use only the first q codebooks (default: all Q).
+            rate_weight: 0 for the nearest codes, more for codes that take fewer bits; see
+                :meth:`ImageTokenizer.encode`.
 
         Returns:
             int64 [B, t, C, q] on the device of the audio. With T' = T or, resampled,
@@ -86,8 +92,10 @@ class AudioTokenizer(Tokenizer):
             mid and channel 1 side.
 
         Raises:
-            ValueError: wrong shape or dtype, a value that is not finite, or ``num_codebooks`` out
-                of range.
+            ValueError: wrong shape or dtype, a value that is not finite, or ``num_codebooks`` or
+                ``rate_weight`` out of range.
+            UsageError: ``rate_weight`` where there is no prior, or for a quantizer whose codebooks
+                do not add up.
         """
         if not isinstance(audio, Tensor) or audio.ndim != 3:
             shape = list(getattr(audio, "shape", ()))
@@ -99,8 +107,9 @@ class AudioTokenizer(Tokenizer):
         codes = torch.empty(
             (len(audio), form.frames(audio.shape[2]), audio.shape[1], used), dtype=torch.int64
         )
+        choice = self.choice(used, rate_weight)
         for sound, out in zip(audio, codes, strict=True):
-            stream = self._streams[0](self._coder, form, used)
+            stream = self._streams[0](self._coder, form, used, choice)
             torch.cat([stream.push(sound), stream.finish()], out=out)
         return codes.to(audio.device)
 
@@ -139,6 +148,7 @@ class AudioTokenizer(Tokenizer):
         channels: int = 1,
         num_codebooks: int | None = None,
         block: int | None = None,
+        rate_weight: float = 0.0,
     ) -> AudioStream:
         """Code one sound in pieces as they come, in constant memory.
 
@@ -149,6 +159,8 @@ class AudioTokenizer(Tokenizer):
             block: frames computed at a time, for a lower latency at more work. Default: the
                 tokenizer's, which gives the same codes as :meth:`encode` bit for bit; with others
                 a near tie between two codes may fall the other way.
+            rate_weight: 0 for the nearest codes, more for codes that take fewer bits; see
+                :meth:`ImageTokenizer.encode`.
 
         Returns:
             ``stream.encoder.push(samples)`` gives codes, ``stream.decoder.push(codes)`` samples;
@@ -158,7 +170,8 @@ class AudioTokenizer(Tokenizer):
         form = self._format(sample_rate, channels)
         coder = self._coder if block is None else BlockCoder(self.autoencoder, block)
         encoder, decoder = self._streams
-        return AudioStream(encoder(coder, form, used), decoder(coder, form, used))
+        choice = self.choice(used, rate_weight)
+        return AudioStream(encoder(coder, form, used, choice), decoder(coder, form, used))
 
     @property
     def _streams(self) -> tuple[type[EncoderStream], type[DecoderStream]]:

@@ -28,6 +28,8 @@ from vqtok.tokens.prior import PRIOR, Prior
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from vqtok.tokenizer.choice import Choice
+
 _CONFIG_TYPES: dict[str, type] = {
     "name": str,
     "modality": str,
@@ -77,6 +79,7 @@ class Tokenizer:
         self.name = name
         self.training = dict(training or {})
         self._folder: Path | None = None
+        self._choice: tuple[Any, Choice] | None = None
         self.config = dict(config or autoencoder.config)
         # What decides the codes and what they mean.
         parts = {key: self.config[key] for key in ("encoder", "quantizer", "decoder")}
@@ -120,6 +123,28 @@ class Tokenizer:
                 f"this is {self.fingerprint[:12]}): train it again or remove it"
             )
         return prior
+
+    def choice(self, num_codebooks: int, rate_weight: float) -> Choice | None:
+        """What chooses the codes at a rate weight, see ``encode``; None where that is 0.
+
+        Raises:
+            ValueError: ``rate_weight`` is out of range.
+            UsageError: there is no prior, or the quantizer's codebooks do not add up.
+        """
+        from vqtok.tokenizer.choice import Choice
+
+        if rate_weight == 0:
+            return None
+        if self.prior is None:
+            raise UsageError(
+                f"tokenizer {self.name!r} has no prior, by which rate_weight counts bits: make one "
+                "with vqtok train-prior, or leave rate_weight out"
+            )
+        key = (num_codebooks, rate_weight, self.prior.digest)
+        if self._choice is None or self._choice[0] != key:
+            quantizer = self.autoencoder.quantizer
+            self._choice = key, Choice(self.prior, quantizer, num_codebooks, rate_weight)
+        return self._choice[1]
 
     @property
     def device(self) -> torch.device:

@@ -81,15 +81,31 @@ class BlockCoder:
         Returns:
             int64 [kept frames, q] each, on the CPU.
         """
+        quantizer = self.autoencoder.quantizer
+
+        def encode(latents: Tensor) -> Tensor:
+            return quantizer(latents, num_codebooks=num_codebooks).codes[0].cpu()
+
+        return self._encode(windows, kept, encode)
+
+    def latents(self, windows: Sequence[Tensor], kept: slice | None = None) -> list[Tensor]:
+        """As :meth:`encode`, but float32 [kept frames, D] before quantization."""
+        return self._encode(windows, kept, lambda latents: latents[0].cpu())
+
+    def _encode(
+        self,
+        windows: Sequence[Tensor],
+        kept: slice | None,
+        finish: Callable[[Tensor], Tensor],
+    ) -> list[Tensor]:
         before, _ = self.encoder_margin
         wanted = kept or slice(before, before + self.block)
-        quantizer, device = self.autoencoder.quantizer, self._device()
+        device = self._device()
 
         def encode(window: Tensor) -> Tensor:
             # A fresh copy, since even how it lies in memory could matter to a matrix product.
             latents = self.autoencoder.encoder(window[None].clone().to(device))
-            rows = latents[:, wanted].clone()
-            return quantizer(rows, num_codebooks=num_codebooks).codes[0].cpu()
+            return finish(latents[:, wanted].clone())
 
         return _each(encode, windows, device)
 

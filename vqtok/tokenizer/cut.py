@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vqtok.errors import DataError
 from vqtok.tokenizer.blocks import WHOLE, BlockCoder
+from vqtok.tokenizer.choice import Choice
 from vqtok.tokenizer.stream import (
     AudioFormat,
     DecoderStream,
@@ -32,8 +33,14 @@ channels at full rate is then 1 GB."""
 class CutEncoderStream(EncoderStream):
     """Samples to codes; see :class:`EncoderStream`."""
 
-    def __init__(self, coder: BlockCoder, audio: AudioFormat, num_codebooks: int) -> None:
-        super().__init__(coder, audio, num_codebooks)
+    def __init__(
+        self,
+        coder: BlockCoder,
+        audio: AudioFormat,
+        num_codebooks: int,
+        choice: Choice | None = None,
+    ) -> None:
+        super().__init__(coder, audio, num_codebooks, choice)
         self._waiting = torch.zeros(audio.channels, 0)
         self._start = 0  # the frame that begins there
         if coder.block == WHOLE:
@@ -74,11 +81,11 @@ class CutEncoderStream(EncoderStream):
         first, last = ((frame - self._start) * coder.hop for frame in (start, seen))
         kept = slice(self._frames - start, stop - start)
         windows = list(self._waiting[:, first:last])
-        coded = coder.encode(windows, self._num_codebooks, kept)
+        (coded,) = self._code_windows(windows, kept)
         self._frames = stop
         self._start, dropped = max(stop - before, 0), self._start
         self._waiting = self._waiting[:, (self._start - dropped) * coder.hop :].clone()
-        return torch.stack(coded, dim=1)
+        return coded
 
 
 class CutDecoderStream(DecoderStream):

@@ -12,6 +12,7 @@ from torch import Tensor
 from vqtok.media.resampling import Resampler, resampled_length
 from vqtok.quantizers.base import check_codes
 from vqtok.tokenizer.blocks import BlockCoder
+from vqtok.tokenizer.choice import Choice, StreamedChoice
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,15 @@ class EncoderStream:
             there is any).
     """
 
-    def __init__(self, coder: BlockCoder, audio: AudioFormat, num_codebooks: int) -> None:
+    def __init__(
+        self,
+        coder: BlockCoder,
+        audio: AudioFormat,
+        num_codebooks: int,
+        choice: Choice | None = None,
+    ) -> None:
         before, after = coder.encoder_margin
+        self._choose = None if choice is None else StreamedChoice(choice)
         self.latency = (coder.block + after) * coder.hop / audio.network_rate
         self._coder = coder
         self._audio = audio
@@ -134,13 +142,25 @@ class EncoderStream:
             for start in starts
             for channel in range(channels)
         ]
-        coded = coder.encode(windows, self._num_codebooks)
+        coded = self._code_windows(windows)
         self._waiting = self._waiting[:, len(starts) * step :].clone()
         self._frames += len(starts) * coder.block
         if not coded:
             return torch.empty(0, channels, self._num_codebooks, dtype=torch.int64)
-        blocks = torch.stack(coded).reshape(len(starts), channels, coder.block, -1)
-        return blocks.transpose(1, 2).flatten(0, 1)
+        return torch.cat(coded)
+
+    def _code_windows(self, windows: list[Tensor], kept: slice | None = None) -> list[Tensor]:
+        """Codes int64 [t, C, q] of each block, of which every channel is a window."""
+        channels = self._audio.channels
+        if self._choose is None:
+            coded = self._coder.encode(windows, self._num_codebooks, kept)
+        else:
+            coded = self._coder.latents(windows, kept)
+        blocks = [
+            torch.stack(coded[first : first + channels], dim=1)
+            for first in range(0, len(coded), channels)
+        ]
+        return blocks if self._choose is None else [self._choose(block) for block in blocks]
 
 
 class DecoderStream:

@@ -17,6 +17,7 @@ PACKINGS = ("plain", "bits", "entropy")
 MAX_CODEBOOK_SIZE = 1 << 32
 MAX_CODED_SIZE = 1 << 20
 """Largest codebook that the packing "entropy" takes."""
+MAX_RATE_WEIGHT = 100.0
 
 _DIGEST = re.compile("([0-9a-f]{64})?")
 
@@ -30,7 +31,8 @@ class Header:
     "image" or "audio". ``packing``: "plain", "bits" or "entropy". ``dims``: names of the axes of a
     sample's codes without the codebook axis; by default those of the modality. ``prior``: of the
     packing "entropy", SHA-256 of the prior that the codes were coded with, in hexadecimal, "" where
-    it was the adaptive model.
+    it was the adaptive model. ``rate_weight``: what a bit was worth when the codes were chosen, in
+    [0, 100]: see ``Tokenizer.encode``; 0 where they are the nearest ones.
 
     Raises ValueError when a field has no meaning in this format version.
     """
@@ -42,6 +44,7 @@ class Header:
     packing: str = "plain"
     dims: tuple[str, ...] = ()
     prior: str = ""
+    rate_weight: float = 0.0
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -71,6 +74,12 @@ class Header:
             raise ValueError(f"prior must be a SHA-256 or '', got {self.prior!r}")
         if self.prior and self.packing != "entropy":
             raise ValueError(f"packing {self.packing!r} has no prior, got {self.prior!r}")
+        weight = self.rate_weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"rate_weight must be a number, got {weight!r}")
+        if not 0 <= weight <= MAX_RATE_WEIGHT:
+            raise ValueError(f"rate_weight must be in [0, {MAX_RATE_WEIGHT:g}], got {weight!r}")
+        object.__setattr__(self, "rate_weight", float(weight))
         object.__setattr__(self, "dims", tuple(self.dims) or DIMS[self.modality])
         if not all(isinstance(name, str) and name for name in self.dims):
             raise ValueError(f"dims must be names of axes, got {self.dims!r}")
@@ -97,6 +106,7 @@ class Header:
             "packing": self.packing,
             "dims": list(self.dims),
             **({"prior": self.prior} if self.packing == "entropy" else {}),
+            **({"rate_weight": self.rate_weight} if self.rate_weight else {}),
         }
 
     @classmethod
@@ -114,6 +124,7 @@ class Header:
             return cls(
                 codebook_sizes=tuple(sizes),
                 dims=tuple(dims),
+                rate_weight=value.get("rate_weight", 0.0),
                 **{name: value[name] for name in fields},
             )
         except KeyError as error:

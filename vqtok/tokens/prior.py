@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from vqtok.errors import DataError
 from vqtok.files import atomic_write
 from vqtok.ops import entropy
-from vqtok.ops.prior import Layer, Network, Networks
+from vqtok.ops.prior import Layer, Network, Networks, Wanted
 from vqtok.tokens.header import DIMS, dump_json, parse_json
 from vqtok.tokens.models import grid_of
 
@@ -185,6 +185,12 @@ class Prior:
         """Fill plane q, those before it being known; ValueError for what no encoder makes."""
         if not self._networks.decode(planes, q, stream) or stream.endswith(b"\0"):
             raise ValueError(f"the stream of codebook {q} has bytes left over")
+
+    def choose_plane(self, planes: entropy.Planes, q: int, wanted: Wanted) -> None:
+        """Fill plane q of uint32 [Q, rows, columns], contiguous, those before it being known, with
+        codes that are near what is wanted and cheap.
+        """
+        self._networks.choose(planes, q, wanted)
 
     def _check_depth(self, count: int) -> None:
         if not 1 <= count <= len(self.codebook_sizes):
