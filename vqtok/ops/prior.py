@@ -248,7 +248,8 @@ class _Run:
         return divmod(rank, self.network.group_size)[level]
 
     def run_plane(self, first_row: int = 0) -> None:
-        for rows, columns in fronts(*self.planes.shape[1:], first_row):
+        _, height, width = self.planes.shape
+        for rows, columns in fronts(height, width, first_row):
             x = self.gather(rows, columns)
             for layer in self.network.hidden:
                 x = activate(layer, x)
@@ -350,7 +351,8 @@ class _Chooser(_Run):
 def steps_below(outputs: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
     """How far outcomes [N, n] lie below the likeliest, in 1/32 bit, at most MAX_STEPS."""
     most = outputs.max(axis=1, keepdims=True)
-    return np.minimum((most - outputs) >> shift, MAX_STEPS)
+    steps: NDArray[np.int64] = np.minimum((most - outputs) >> shift, MAX_STEPS)
+    return steps
 
 
 def log2_steps(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
