@@ -120,7 +120,7 @@ def test_a_rate_weight_needs_the_packing_and_a_prior(tokenizer, photos, tmp_path
     with pytest.raises(UsageError, match=r"by a prior, and the tokenizer 'toy' has none"):
         encode(tokenizer, photos, tmp_path / "out", rate_weight=1.0)
     tokenizer.prior = toy_prior(0)
-    with pytest.raises(UsageError, match=r"of the packing 'entropy', 'bits' takes the same bits"):
+    with pytest.raises(UsageError, match=r"of the packing 'entropy', 'bits' takes as many bits"):
         make_plan(list_sources(str(photos)), tokenizer, rate_weight=1.0)
     for weight in (-1.0, 101.0, float("nan")):
         with pytest.raises(UsageError, match=r"rate_weight must be in \[0, 100\]"):
