@@ -123,6 +123,24 @@ def test_resume_in_the_middle(folder, workers, done):
     assert rows(before) + rows(take(iter(second), 6)) == straight
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+def test_what_workers_read_ahead_is_not_lost(folder):
+    """An iteration that is left in the middle, in workers that stay for the next one."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    whole = rows(TokenStream(make(folder), 4, epochs=1, rank=0, ranks=1))
+    stream = TokenStream(make(folder), 4, epochs=1, rank=0, ranks=1)
+    options = {"batch_size": None, "num_workers": 2, "persistent_workers": True}
+    loader = DataLoader(stream, **options)
+    take(iter(loader), 3)
+    assert rows(loader) == rows(loader) == whole
+    first = stateful.StatefulDataLoader(stream, **options)
+    take(iter(first), 3)
+    second = stateful.StatefulDataLoader(stream, **options)
+    second.load_state_dict(first.state_dict())
+    assert rows(second) == whole[12:]
+    assert rows(second) == whole
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_by_counting(folder, workers):
     """With torch's own DataLoader."""
@@ -183,6 +201,19 @@ def spy(function, calls):
         return function(first, *rest)
 
     return called
+
+
+def test_states_of_nonsense_are_refused(folder):
+    stream = TokenStream(make(folder), 4, rank=0, ranks=1)
+    with pytest.raises(ValueError, match="batches must not be negative"):
+        stream.state_dict(-1)
+    for name in ("epoch", "step", "sequence", "batches"):
+        for wrong in (-1, 1.5, "1", None, True):
+            with pytest.raises(ValueError, match=f"{name} is {wrong!r}"):
+                stream.load_state_dict({**stream.state_dict(), name: wrong})
+    assert rows(take(iter(stream), 3)) == rows(
+        take(iter(TokenStream(make(folder), 4, rank=0, ranks=1)), 3)
+    )
 
 
 def test_ranks_of_the_environment(folder, monkeypatch):

@@ -26,7 +26,8 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
     as ``DataLoader(stream, batch_size=None, num_workers=4)``.
 
     A batch is a dict of tensors as :class:`vqtok.TokenDataset` has them, with the batch first.
-    Iterating again goes on where the last batch was, or, after the last epoch, begins again.
+    Iterating again goes on where the last batch was, or, after the last epoch, begins again. (In a
+    DataLoader's workers, which read ahead, it begins where this iteration began.)
 
     Going on: ``state_dict()`` and ``load_state_dict()``, here or through torchdata's
     ``StatefulDataLoader``. With torch's own ``DataLoader`` and workers, whose streams are copies,
@@ -72,6 +73,7 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
         self._sequence = 0  # where this iteration began, in sequences since the first epoch
         self._batches = 0  # taken from it since then, by this object
         self._worker: list[int] | None = None  # that it is in, with their number
+        self._begun: int | None = None  # batches when a worker's iteration began that is not over
 
     def __len__(self) -> int:
         """Batches of this rank from the first epoch to the last; TypeError if endless."""
@@ -86,6 +88,9 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
         if here != self._worker:  # what was taken before workers got copies of this
             self._sequence += self._batches * step
             self._batches, self._worker = 0, here
+        elif self._begun is not None:  # it was left; what a worker read ahead nobody has seen
+            self._batches = self._begun
+        self._begun = None if here is None else self._batches
         worker, workers = here or (0, 1)
         while True:
             number = worker + self._batches * workers
@@ -96,6 +101,7 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
             self._batches += 1
             yield batch
         self._sequence = self._batches = 0
+        self._begun = None
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Where the stream is, as JSON data.
@@ -103,7 +109,11 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
         Args:
             batches: how many were taken since it was made or loaded; by default those that this
                 very object has given.
+
+        Raises ValueError for fewer than none.
         """
+        if batches is not None and batches < 0:
+            raise ValueError(f"batches must not be negative, got {batches}")
         return {
             "version": _STATE_VERSION,
             "dataset": self.dataset.fingerprint,
@@ -122,6 +132,9 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
         whole = isinstance(state, dict) and state.keys() >= self.state_dict().keys()
         if not whole or state["version"] != _STATE_VERSION:
             raise ValueError(f"not the state of a TokenStream: {state!r:.80}")
+        for name in ("epoch", "step", "sequence", "batches"):
+            if type(state[name]) is not int or state[name] < 0:
+                raise ValueError(f"not the state of a TokenStream: {name} is {state[name]!r}")
         if state["dataset"] != self.dataset.fingerprint:
             raise ValueError("the state is of a stream with other data, lengths, packing or seed")
         here = _worker()
@@ -135,7 +148,7 @@ class TokenStream(IterableDataset[dict[str, Tensor]]):
                 f"the state is of worker {state['worker'][0]} of {state['worker'][1]} and of steps "
                 f"of {state['step']} sequences: go on with as many"
             )
-        self._worker = here
+        self._worker, self._begun = here, None
         self.dataset.set_epoch(state["epoch"])
 
     def _batch(self, first: int, begin: int, end: int) -> dict[str, Tensor] | None:

@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -87,7 +88,13 @@ class TaskRunner:
         import torch
 
         torch.set_num_threads(self.threads)
-        plan = Plan.load(self.out / WORK / PLAN)
+        try:
+            plan = Plan.load(self.out / WORK / PLAN)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{self.out} is not there on {socket.gethostname()}: the output folder must be on "
+                "a file system that all machines share"
+            ) from error
         tokenizer = self.load()
         if tokenizer.fingerprint != plan.header.tokenizer:
             raise UsageError(
