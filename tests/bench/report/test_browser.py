@@ -191,15 +191,27 @@ def test_players_play(show):
     page.until("[...document.querySelectorAll('audio')].every((a) => a.readyState > 0)")
     durations = page.js("[...document.querySelectorAll('audio')].map((a) => a.duration)")
     assert durations == pytest.approx([1.5] * 3, abs=0.01)
-    page.js("document.querySelectorAll('audio')[0].play().then(() => true)")
-    page.until("document.querySelectorAll('audio')[0].currentTime > 0.2")
-    assert page.js("parseFloat(document.querySelector('.cursor').style.left)") > 5
-    page.js("document.querySelectorAll('audio')[1].play().then(() => true)")
+    buttons = "[...document.querySelectorAll('.play')].map((button) => button.textContent)"
+    assert page.js(buttons) == ["Play"] * 3
+    # So slowly that none comes to its end on a busy machine.
+    page.js("document.querySelectorAll('audio').forEach((audio) => audio.playbackRate = 0.1)")
+    click(page, ".play")
+    page.until("document.querySelectorAll('audio')[0].currentTime > 0.06")
+    page.until("parseFloat(document.querySelector('.cursor').style.left) > 3")
+    page.until("document.querySelector('.transport input').value > 0.05")
+    assert page.js(buttons) == ["Pause", "Play", "Play"]
+    click(page, ".player:nth-child(2) .play")
     page.until("document.querySelectorAll('audio')[0].paused")
-    assert page.js("document.querySelectorAll('audio')[1].currentTime") > 0.15
-    page.js("document.querySelectorAll('audio')[1].pause()")
+    assert page.js("document.querySelectorAll('audio')[1].currentTime") > 0.05
+    click(page, ".player:nth-child(2) .play")
+    page.until(f"{buttons}.every((text) => text === 'Play')")
+    assert "/ 1.5 s" in text(page, ".clock")
     click(page, ".spectrogram")
     page.until("Math.abs(document.querySelectorAll('audio')[0].currentTime - 0.75) < 0.05")
+    page.js("document.querySelector('.transport input').focus()")
+    before = page.js("document.querySelectorAll('audio')[0].currentTime")
+    page.press("ArrowRight")
+    page.until(f"document.querySelectorAll('audio')[0].currentTime > {before}")
 
 
 def test_contrast_is_enough(show):

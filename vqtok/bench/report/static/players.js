@@ -11,26 +11,40 @@ class Players {
   }
 
   player(sample, side) {
-    const audio = h('audio', {controls: true, preload: 'metadata',
-      'aria-label': describe(sample, side), src: DATA.compare.media[side.entry.sound]});
+    const what = describe(sample, side);
+    const audio = h('audio', {preload: 'auto', src: DATA.compare.media[side.entry.sound]});
     const picture = h('img', {src: DATA.compare.media[side.entry.image], draggable: 'false',
-      alt: `Spectrogram: ${describe(sample, side)}`});
+      alt: `Spectrogram: ${what}`});
     const cursor = h('div', {class: 'cursor'});
-    const spectrogram = h('div', {class: 'spectrogram', onclick: (event) => {
-      const box = picture.getBoundingClientRect();
-      audio.currentTime = clamp((event.clientX - box.left) / box.width, 0, 1) * sample.seconds;
-    }}, picture, cursor, h('span', {class: 'scale top'}, `${short(sample.sample_rate / 2000)} kHz`),
-    h('span', {class: 'scale bottom'}, `0 to ${short(sample.seconds)} s`));
+    const button = h('button', {type: 'button', class: 'play', 'aria-label': `Play ${what}`,
+      onclick: () => (audio.paused ? audio.play() : audio.pause())});
+    const position = h('input', {type: 'range', min: 0, max: sample.seconds, step: 0.01, value: 0,
+      'aria-label': `Position in ${what}`, oninput: () => {
+        audio.currentTime = Number(position.value);
+      }});
+    const clock = h('span', {class: 'clock'});
     const follow = () => {
-      cursor.style.left = `${clamp(audio.currentTime / sample.seconds, 0, 1) * 100}%`;
+      const time = Math.min(audio.currentTime, sample.seconds);
+      cursor.style.left = `${(time / sample.seconds) * 100}%`;
+      position.value = time;
+      clock.textContent = `${fixed(time, 1)} / ${fixed(sample.seconds, 1)} s`;
+      button.textContent = audio.paused ? 'Play' : 'Pause';
       if (!audio.paused) requestAnimationFrame(follow);
     };
-    audio.addEventListener('timeupdate', follow);
+    for (const event of ['timeupdate', 'pause', 'ended', 'seeked']) {
+      audio.addEventListener(event, follow);
+    }
     audio.addEventListener('play', () => {
       this.takeOver(audio);
       follow();
     });
-    return h('figure', {class: 'player'}, h('figcaption', {}, ...caption(side)), spectrogram, audio);
+    follow();
+    const spectrogram = h('div', {class: 'spectrogram', onclick: (event) => {
+      const box = picture.getBoundingClientRect();
+      audio.currentTime = clamp((event.clientX - box.left) / box.width, 0, 1) * sample.seconds;
+    }}, picture, cursor, h('span', {class: 'scale'}, `${short(sample.sample_rate / 2000)} kHz`));
+    return h('figure', {class: 'player'}, h('figcaption', {}, ...caption(side)), spectrogram,
+      h('div', {class: 'transport'}, button, position, clock), audio);
   }
 
   /** One player at a time; the next one goes on where the one before was. */
