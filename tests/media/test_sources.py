@@ -51,7 +51,7 @@ def test_folder_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
         def __exit__(self, *error):
             return None
 
-    monkeypatch.setattr("vqtok.media.sources.os.scandir", Backwards)
+    monkeypatch.setattr("vqtok.media.listing.os.scandir", Backwards)
     assert list_sources(tmp_path) == straight
     assert [s.uri for s in straight] == sorted(s.uri for s in straight)
 
@@ -82,7 +82,7 @@ def test_unlistable_folder_is_an_error(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr("vqtok.media.sources.os.scandir", refuse)
+    monkeypatch.setattr("vqtok.media.listing.os.scandir", refuse)
     with pytest.raises(DataError, match="closed: cannot be listed: Permission denied"):
         list_sources(tmp_path)
 

@@ -8,7 +8,7 @@ import torch
 from vqtok.autoencoders import build_autoencoder, preset_config
 from vqtok.autoencoders.likelihoods.sound import SoundDistance
 from vqtok.errors import UsageError
-from vqtok.media.sources import list_sources
+from vqtok.media.listing import list_sources
 from vqtok.nn.sound_losses import SoundLoss
 from vqtok.nn.temporal import BLOCKS
 from vqtok.tokenizer import Tokenizer

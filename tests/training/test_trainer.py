@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from vqtok.autoencoders import preset_config
 from vqtok.errors import DataError, UsageError
-from vqtok.media.sources import list_sources
+from vqtok.media.listing import list_sources
 from vqtok.tokenizer import Tokenizer
 from vqtok.training import NotFiniteError, PhotoCrops, TrainConfig, Trainer
 from vqtok.training.checkpoint import CHECKPOINT_NAME

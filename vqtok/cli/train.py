@@ -265,7 +265,7 @@ def _crops(
     data: str, model: Autoencoder, *, size: int, batch_size: int, seed: int
 ) -> AudioCrops | PhotoCrops:
     """Crops of images or of sounds, as the model takes them."""
-    from vqtok.media.sources import list_sources
+    from vqtok.media.listing import list_sources
     from vqtok.training import AudioCrops, PhotoCrops
 
     if not _is_sound(model):

@@ -176,7 +176,7 @@ def _from_files(
     spec: str, tokenizer: Tokenizer, workers: int, samples: list[Any], errors: list[str]
 ) -> None:
     from vqtok.errors import DataError
-    from vqtok.media.sources import list_sources
+    from vqtok.media.listing import list_sources
     from vqtok.pipeline.task import ENCODERS
 
     sources = list_sources(spec, tokenizer.modality)

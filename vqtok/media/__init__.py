@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from vqtok.media.audio import AudioReader, DecodedAudio, read_audio
     from vqtok.media.audio_writer import AUDIO_FORMATS, AudioWriter, write_audio
     from vqtok.media.images import DecodedImage, read_image, write_image
+    from vqtok.media.listing import Listing, list_sources, scan_sources
     from vqtok.media.names import safe_name
     from vqtok.media.resampling import Resampler, resample
-    from vqtok.media.sources import Listing, Source, list_sources, scan_sources
+    from vqtok.media.sources import Source
 
 _HOME = {
     "AUDIO_FORMATS": "audio_writer",
@@ -18,15 +19,15 @@ _HOME = {
     "AudioWriter": "audio_writer",
     "DecodedAudio": "audio",
     "DecodedImage": "images",
-    "Listing": "sources",
+    "Listing": "listing",
     "Resampler": "resampling",
     "Source": "sources",
-    "list_sources": "sources",
+    "list_sources": "listing",
     "read_audio": "audio",
     "read_image": "images",
     "resample": "resampling",
     "safe_name": "names",
-    "scan_sources": "sources",
+    "scan_sources": "listing",
     "write_audio": "audio_writer",
     "write_image": "images",
 }

@@ -6,8 +6,8 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 from vqtok.errors import DataError
+from vqtok.media.listing import EXTENSIONS
 from vqtok.media.names import safe_name
-from vqtok.media.sources import EXTENSIONS
 
 MAX_NAME_BYTES = 1024
 

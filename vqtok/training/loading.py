@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vqtok.errors import DataError, UsageError
 from vqtok.media.images import read_image
+from vqtok.media.listing import list_sources
 from vqtok.media.series import NUMPY_DAMAGE, csv_rows, is_number, read_series
-from vqtok.media.sources import list_sources
 from vqtok.media.text import read_text
 from vqtok.training.arrays import as_samples
 
