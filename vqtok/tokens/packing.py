@@ -189,5 +189,6 @@ def packing_of(header: Header, folder: Path = Path()) -> Packing:
 
 
 def _channels_last(planes: NDArray[Any], dims: tuple[int, ...]) -> Codes:
-    codes: Codes = np.ascontiguousarray(planes.T, dtype=np.int64).reshape(*dims, len(planes))
+    last = planes if len(planes) == 1 else planes.T
+    codes: Codes = np.ascontiguousarray(last, dtype=np.int64).reshape(*dims, len(planes))
     return codes

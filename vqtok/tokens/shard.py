@@ -156,7 +156,10 @@ class ShardReader:
         return meta
 
     def _check_codes(self, index: int, codes: Codes) -> None:
-        highest = np.maximum.reduce(codes.reshape(-1, codes.shape[-1])).tolist()
+        if codes.shape[-1] == 1:
+            highest = [int(codes.max())]  # several times as fast as along an axis
+        else:
+            highest = np.maximum.reduce(codes.reshape(-1, codes.shape[-1])).tolist()
         # Of fewer codebooks than there are, the sizes of the first count.
         for q, (high, size) in enumerate(zip(highest, self.header.codebook_sizes, strict=False)):
             if high >= size:
