@@ -16,11 +16,12 @@ from vqtok.quantizers.base import (
     check_latents,
     check_num_codebooks,
     combine,
+    join,
     masked_mean_square,
     zero_masked,
 )
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.usage import usage_of_codes
+from vqtok.quantizers.usage import usage_of_columns
 
 
 class MultiRateQuantizer(Quantizer):
@@ -39,7 +40,7 @@ class MultiRateQuantizer(Quantizer):
 
     Losses: the means over levels of the layers' losses; if no layer learns from the output,
     ``commitment`` is the mean squared distance of latents to the (constant) sum of the levels.
-    Metrics: ``perplexity`` and ``usage`` of each slot, [Q].
+    Metrics: ``perplexity`` and ``usage`` of each slot, ``dead`` of its level, [Q].
     """
 
     def __init__(self, layers: Sequence[Quantizer], *, strides: Sequence[int], frame: int) -> None:
@@ -93,9 +94,10 @@ class MultiRateQuantizer(Quantizer):
                 part = result.quantized if self.chained else result.quantized.detach()
                 total = total + self._spread(part, stride)
                 codes = result.codes[..., 0]
-                results.append(
-                    Quantized(part, codes, result.losses, self._usage(layer, codes, mask))
-                )
+                valid = None if mask is None else mask.flatten()
+                rows = codes.flatten(0, -2)
+                usage = self._usage(layer, rows, valid, result.metrics["dead"])
+                results.append(Quantized(part, codes, result.losses, usage))
             summed = total.flatten(-2)
             quantized = summed if self.chained else straight_through(target, summed)
         combined = combine(results, [1 / len(results)] * len(results))
@@ -116,6 +118,16 @@ class MultiRateQuantizer(Quantizer):
             start += share
         assert total is not None
         return total.flatten(-2)
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        found, start = [], 0
+        for layer, _, share in self._levels(codes.shape[-1]):
+            part = codes[:, start : start + share]
+            spread = None if valid is None else valid[:, None].expand(part.shape).flatten()
+            dead = layer.metrics(part.reshape(-1, 1), spread)["dead"]
+            found.append(self._usage(layer, part, valid, dead))
+            start += share
+        return join(found)
 
     def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
         """Only the first level is started: the others do it in the first forward pass."""
@@ -139,14 +151,13 @@ class MultiRateQuantizer(Quantizer):
         steps = part.repeat_interleave(stride, dim=-2)
         return F.pad(steps, (0, 0, 0, self.frame - steps.shape[-2]))
 
-    def _usage(self, layer: Quantizer, codes: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    def _usage(
+        self, layer: Quantizer, codes: Tensor, valid: Tensor | None, dead: Tensor
+    ) -> dict[str, Tensor]:
+        """Of each of a level's slots, the codes [N, share], beside the layer's ``dead`` [1]."""
         size = layer.codebook_sizes[0]
-        valid = None if mask is None else mask.flatten()
-        slots = [
-            usage_of_codes(codes[..., slot].flatten(), size, valid)
-            for slot in range(codes.shape[-1])
-        ]
-        return {name: torch.cat([slot[name] for slot in slots]) for name in slots[0]}
+        found = usage_of_columns(codes, size, valid, all_ranks=self.training)
+        return {**found, "dead": dead.expand(codes.shape[-1])}
 
     def _quantizers(self) -> list[Quantizer]:
         return [layer for layer in self.layers if isinstance(layer, Quantizer)]

@@ -15,6 +15,7 @@ from vqtok.quantizers.base import (
     check_latents,
     check_num_codebooks,
     combine,
+    join,
     zero_masked,
 )
 from vqtok.quantizers.gradients import straight_through
@@ -88,6 +89,11 @@ class SummedQuantizer(Quantizer):
         for part in embedded[1:]:
             total = total + part
         return total
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        parts = torch.split(codes, self._shares(codes.shape[-1]), dim=-1)
+        layers = zip(self._quantizers(), parts, strict=True)
+        return join([layer.metrics(part, valid) for layer, part in layers if part.shape[-1]])
 
     def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
         for layer in self._quantizers():

@@ -120,3 +120,23 @@ def _usage_by_sorting(codes: Tensor, codebook_size: int, valid: Tensor | None) -
         "perplexity": torch.special.entr(share).sum().exp()[None],
         "usage": ((counts > 0).float().sum() / float(codebook_size))[None],
     }
+
+
+@torch.no_grad()
+def usage_of_columns(
+    codes: Tensor, codebook_size: int, valid: Tensor | None, *, all_ranks: bool = False
+) -> dict[str, Tensor]:
+    """``perplexity`` and ``usage`` [Q] of the columns of codes [N, Q], each of a codebook of K."""
+    Q = codes.shape[1]
+    if codebook_size > _MOST_COUNTED:
+        found = [_usage_by_sorting(column, codebook_size, valid) for column in codes.unbind(1)]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+    places = codes + codebook_size * torch.arange(Q, device=codes.device)
+    spread = None if valid is None else valid[:, None].expand(-1, Q).flatten()
+    counts = code_counts(places.flatten(), Q * codebook_size, spread)
+    counts = (distributed.sum_over_ranks(counts) if all_ranks else counts).reshape(Q, codebook_size)
+    share = counts.float() / counts.sum(1, keepdim=True).clamp_min(1)
+    return {
+        "perplexity": torch.special.entr(share).sum(1).exp(),
+        "usage": (counts > 0).float().mean(1),
+    }
