@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpu/adaptive.h"
+#include "cpu/beam.h"
 #include "cpu/bits.h"
 #include "cpu/codebook_cache.h"
 #include "cpu/cosine.h"
@@ -93,6 +94,48 @@ py::tuple residual_cpu(uintptr_t x, int64_t rows, int64_t stride, int64_t dim,
     }
     bad_row = residual(levels, matrix, at<int64_t>(codes), at<float>(quantized), threads,
                        *choose_isa(isa.c_str()).nearest);
+  }
+  return py::make_tuple(bad_row, bad_codebook, bad_code);
+}
+
+py::tuple nearest_few_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride,
+                          uintptr_t codebook, int codebook_dtype, int64_t size,
+                          int64_t codebook_stride, int64_t dim, int64_t keep, uintptr_t codes,
+                          uintptr_t distances, int threads, const std::string& isa) {
+  const Matrix rows_matrix{at<void>(x), static_cast<DType>(x_dtype), rows, dim, x_stride};
+  const Matrix code_matrix{at<void>(codebook), static_cast<DType>(codebook_dtype), size, dim,
+                           codebook_stride};
+  int64_t bad_row = -1, bad_code = -1;
+  {
+    py::gil_scoped_release release;
+    const auto packed = packed_codebook(code_matrix, threads);
+    bad_code = packed->first_bad_code;
+    bad_row = nearest_few(*packed, rows_matrix, keep, at<int64_t>(codes), at<float>(distances),
+                          threads, *choose_isa(isa.c_str()).nearest);
+  }
+  return py::make_tuple(bad_row, bad_code);
+}
+
+py::tuple beam_search_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t stride, int64_t dim,
+                          const std::vector<std::tuple<uintptr_t, int, int64_t>>& codebooks,
+                          int beam, uintptr_t codes, int threads, const std::string& isa) {
+  const Matrix matrix{at<void>(x), static_cast<DType>(x_dtype), rows, dim, stride};
+  int64_t bad_row = -1, bad_codebook = -1, bad_code = -1;
+  {
+    py::gil_scoped_release release;
+    std::vector<std::shared_ptr<const PackedCodebook>> packed;
+    std::vector<const PackedCodebook*> levels;
+    for (const auto& [values, dtype, size] : codebooks) {
+      packed.push_back(packed_codebook(
+          {at<void>(values), static_cast<DType>(dtype), size, dim, dim}, threads));
+      if (bad_code < 0 && packed.back()->first_bad_code >= 0) {
+        bad_codebook = static_cast<int64_t>(levels.size());
+        bad_code = packed.back()->first_bad_code;
+      }
+      levels.push_back(packed.back().get());
+    }
+    bad_row = beam_search(levels, matrix, beam, at<int64_t>(codes), threads,
+                          *choose_isa(isa.c_str()).nearest);
   }
   return py::make_tuple(bad_row, bad_codebook, bad_code);
 }
@@ -285,6 +328,13 @@ PYBIND11_MODULE(_native, m) {
         py::arg("quantized"), py::arg("threads"), py::arg("isa"),
         "Everything in float32. Returns (first row with NaN or Inf or -1, first codebook that holds "
         "such a code or -1, that code or -1).");
+  m.def("nearest_few_cpu", &nearest_few_cpu, py::arg("x"), py::arg("x_dtype"), py::arg("rows"),
+        py::arg("x_stride"), py::arg("codebook"), py::arg("codebook_dtype"), py::arg("size"),
+        py::arg("codebook_stride"), py::arg("dim"), py::arg("keep"), py::arg("codes"),
+        py::arg("distances"), py::arg("threads"), py::arg("isa"), "Returns as nearest_cpu.");
+  m.def("beam_search_cpu", &beam_search_cpu, py::arg("x"), py::arg("x_dtype"), py::arg("rows"),
+        py::arg("stride"), py::arg("dim"), py::arg("codebooks"), py::arg("beam"), py::arg("codes"),
+        py::arg("threads"), py::arg("isa"), "Returns as residual_cpu.");
   m.def("pack_bits_cpu", &pack_bits_cpu, py::arg("codes"), py::arg("bytes"), py::arg("is_signed"),
         py::arg("count"), py::arg("bits"), py::arg("packed"), py::arg("threads"),
         "Returns the position of the first code that does not fit, or -1.");

@@ -1,23 +1,28 @@
-// A zero-initialised array aligned for any SIMD load.
+// An array aligned for any SIMD load.
 #pragma once
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <memory>
-#include <new>
 
 namespace vqtok {
+
+// Memory aligned to 64 bytes, `bytes` a multiple of that. A few blocks of usual sizes that a thread
+// gave back are kept for it: malloc would return them to the system, and page faults would then take
+// most of the time of a short call.
+void* take_memory(size_t bytes);
+void give_memory(void* memory, size_t bytes) noexcept;
+
+enum class Fill { zeros, nothing };
 
 template <class T> class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t size) : size_(size) {
+  explicit Buffer(int64_t size, Fill fill = Fill::zeros) : size_(size) {
     // 64 bytes of padding, so that a whole vector may be read at the last element
     const size_t bytes = (static_cast<size_t>(size) * sizeof(T) + 127) / 64 * 64;
-    data_.reset(static_cast<T*>(aligned_alloc(64, bytes)));
-    if (!data_) throw std::bad_alloc();
-    memset(static_cast<void*>(data_.get()), 0, bytes);
+    data_ = {static_cast<T*>(take_memory(bytes)), Give{bytes}};
+    if (fill == Fill::zeros) memset(static_cast<void*>(data_.get()), 0, bytes);
   }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
@@ -26,8 +31,11 @@ template <class T> class Buffer {
   int64_t size() const { return size_; }
 
  private:
-  struct Free { void operator()(T* p) const { free(p); } };
-  std::unique_ptr<T, Free> data_;
+  struct Give {
+    size_t bytes = 0;
+    void operator()(T* p) const { give_memory(p, bytes); }
+  };
+  std::unique_ptr<T, Give> data_;
   int64_t size_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 
 #include "cpu/nearest.h"
@@ -116,6 +117,7 @@ void PackedCodebook::drop_duplicates(const uint64_t* hashes) {
   while (int64_t{1} << (64 - shift) < 2 * size) --shift;
   const int64_t mask = (int64_t{1} << (64 - shift)) - 1;
   Buffer<int32_t> places(mask + 1);  // of codes by hash, plus one
+  std::vector<int32_t> latest;       // of the codes equal to one
   for (int64_t k = 0; k < size; ++k) {
     if (!(usable[k / kTile] >> k % kTile & 1)) continue;
     int64_t place = static_cast<int64_t>(hashes[k] >> shift);
@@ -126,6 +128,14 @@ void PackedCodebook::drop_duplicates(const uint64_t* hashes) {
     } else if (equal(places[place] - 1, k)) {
       offsets[k] = -INFINITY;
       usable[k / kTile] &= static_cast<uint8_t>(~(1u << k % kTile));
+      if (next_equal.empty()) {
+        next_equal.assign(size, -1);
+        latest.resize(size);
+        std::iota(latest.begin(), latest.end(), 0);
+      }
+      int32_t& before = latest[places[place] - 1];
+      next_equal[before] = static_cast<int32_t>(k);
+      before = static_cast<int32_t>(k);
     }
   }
 }

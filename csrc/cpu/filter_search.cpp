@@ -25,34 +25,32 @@ FilterSearch::FilterSearch(const Lookup& lookup, const Blocking& blocking, const
       exact_(exact), chunk_tiles_(std::min(kChunkTiles, filter.book().tiles)),
       rows_(lookup.x, blocking.panels * kFilterRows), panel_(lookup.codebook.dim * kFilterRows),
       bytes_(blocking.panels * kFilterRows * filter.book().depth),
-      sums_(chunk_tiles_ * kTile * kFilterRows), maxima_(chunk_tiles_ * kFilterRows),
+      sums_(chunk_tiles_ * kTile * kFilterRows, Fill::nothing),
+      maxima_(chunk_tiles_ * kFilterRows, Fill::nothing),
       margins_(blocking.panels * kFilterRows), errors_(margins_.size()), best_(margins_.size()),
-      second_(margins_.size()), code_(margins_.size()), scratch_(maxima_.size() + 16),
-      hits_(sums_.size() + 16) {}
+      second_(margins_.size()), code_(margins_.size()), scratch_(maxima_.size() + 16, Fill::nothing),
+      hits_(sums_.size() + 16, Fill::nothing) {}
 
-bool FilterSearch::search(int64_t block, bool insist) {
-  const int64_t first = blocking_.first_row(block), count = blocking_.row_count(block);
-  const int64_t panels = (count + kFilterRows - 1) / kFilterRows;
+bool FilterSearch::scan(int64_t block, int32_t begin, int32_t end, bool insist) {
+  const int64_t count = blocking_.row_count(block), panels = blocking_.panel_count(block);
   const auto count_of = [&](int64_t p) {
     return static_cast<int>(std::min<int64_t>(kFilterRows, count - p * kFilterRows));
   };
-  rows_.load(first, count);
+  rows_.load(blocking_.first_row(block), count);
   for (int64_t p = 0; p < panels; ++p) pack(p, count_of(p));
-  const int32_t tiles = filter_.book().tiles;
-  const double per_row = most_hits(lookup_.codebook);
-  const double at_first = per_row / std::min(4, (tiles + chunk_tiles_ - 1) / chunk_tiles_);
+  const double per_row = most_hits(lookup_.codebook) * double(end - begin) / double(tiles());
+  const double at_first = per_row / std::min(4, (end - begin + chunk_tiles_ - 1) / chunk_tiles_);
   double hits = 0;
-  for (int32_t t = 0; t < tiles; t += chunk_tiles_)
+  for (int32_t t = begin; t < end; t += chunk_tiles_)
     for (int64_t p = 0; p < panels; ++p) {
-      const int found = look(p, count_of(p), t, std::min(tiles, t + chunk_tiles_));
+      const int found = look(p, count_of(p), t, std::min(end, t + chunk_tiles_), t == begin);
       hits += found;
-      const double most = t == 0 ? at_first * double(p * kFilterRows + count_of(p))
-                                 : per_row * double(count);
+      const double most = t == begin ? at_first * double(p * kFilterRows + count_of(p))
+                                     : per_row * double(count);
       if (hits > most && !insist) return false;
       kernel_.rescore(code_rows(), rows_.panel(p * kFilterRows, count_of(p)), hits_.data(), found,
                       scores(p));
     }
-  for (int64_t p = 0; p < panels; ++p) settle(first, p, count_of(p));
   return true;
 }
 
@@ -79,14 +77,14 @@ void FilterSearch::pack(int64_t panel, int count) {
 }
 
 // Looks at the codes of some tiles, and lists those that may be nearest. Returns how many.
-int FilterSearch::look(int64_t panel, int count, int32_t begin, int32_t end) {
+int FilterSearch::look(int64_t panel, int count, int32_t begin, int32_t end, bool first) {
   const int64_t at = panel * kFilterRows;
   const FilterScan found{sums_.data(), maxima_.data()};
   int32_t scored[kFilterRows], thresholds[kFilterRows];
   kernel_.scan(filter_.codes(), begin, end, &bytes_[at * filter_.book().depth], found);
   end = std::min(end, lookup_.codebook.tiles);
   std::fill_n(scored, kFilterRows, -1);
-  if (begin == 0) {  // a first score to compare with
+  if (first) {  // a first score to compare with
     kernel_.best_codes(filter_.codes(), begin, end, found, scored);
     for (int r = 0; r < count; ++r) hits_[r] = {r, scored[r]};
     kernel_.rescore(code_rows(), rows_.panel(at, count), hits_.data(), count, scores(panel));
@@ -96,8 +94,9 @@ int FilterSearch::look(int64_t panel, int count, int32_t begin, int32_t end) {
                          hits_.data());
 }
 
-void FilterSearch::settle(int64_t first, int64_t panel, int count) {
-  for (int64_t i = panel * kFilterRows; i < panel * kFilterRows + count; ++i) {
+void FilterSearch::settle(int64_t block) {
+  const int64_t first = blocking_.first_row(block);
+  for (int64_t i = 0; i < blocking_.row_count(block); ++i) {
     if (best_[i] - second_[i] > margins_[i])
       lookup_.codes[first + i] = code_[i];
     else if (margins_[i] == INFINITY)

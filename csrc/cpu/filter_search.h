@@ -16,12 +16,22 @@ class FilterSearch {
 
   // Decides the rows of a block. False, having decided nothing, if so many codes come through that
   // scoring all of them in float32 is faster (never if `insist`).
-  bool search(int64_t block, bool insist);
+  bool search(int64_t block, bool insist) {
+    if (!scan(block, 0, tiles(), insist)) return false;
+    settle(block);
+    return true;
+  }
+
+  // The two halves of it, the first for some of the tiles, from a multiple of 4 on.
+  bool scan(int64_t block, int32_t begin, int32_t end, bool insist);
+  void settle(int64_t block);
+
+  int32_t tiles() const { return filter_.book().tiles; }
+  Found found() { return {best_.data(), second_.data(), code_.data()}; }
 
  private:
   void pack(int64_t panel, int count);
-  int look(int64_t panel, int count, int32_t begin, int32_t end);
-  void settle(int64_t first, int64_t panel, int count);
+  int look(int64_t panel, int count, int32_t begin, int32_t end, bool first);
   RowScores scores(int64_t panel);
   CodeRows code_rows() const;
 

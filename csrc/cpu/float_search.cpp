@@ -43,38 +43,53 @@ FloatSearch::FloatSearch(const Lookup& lookup, const Blocking& blocking, ExactSe
       panels_(blocking.panels * panel_size_), margins_(blocking.panels * blocking.panel_rows),
       best_(margins_.size()), second_(margins_.size()), best_tile_(margins_.size()) {}
 
-PanelScan FloatSearch::scan(int64_t panel) {
+void Found::merge(const Found& other, int64_t rows) const {
+  for (int64_t i = 0; i < rows; ++i) {
+    const float lower = std::min(best[i], other.best[i]);
+    if (other.best[i] > best[i]) where[i] = other.where[i];
+    best[i] = std::max(best[i], other.best[i]);
+    second[i] = std::max({second[i], other.second[i], lower});
+  }
+}
+
+PanelScan FloatSearch::panel_scan(int64_t panel) {
   const int64_t at = panel * blocking_.panel_rows;
   return {&best_[at], &second_[at], &best_tile_[at]};
 }
 
-void FloatSearch::search(int64_t block) {
+int FloatSearch::panel_count(int64_t block, int64_t panel) const {
+  const int64_t left = blocking_.row_count(block) - panel * blocking_.panel_rows;
+  return static_cast<int>(std::clamp<int64_t>(left, 0, blocking_.panel_rows));
+}
+
+void FloatSearch::scan(int64_t block, int32_t begin, int32_t end) {
   const NearestKernel& kernel = lookup_.kernel;
-  const int64_t first = blocking_.first_row(block), count = blocking_.row_count(block);
   const int rows = blocking_.panel_rows;
-  const int64_t panels = (count + rows - 1) / rows;
-  const auto count_of = [&](int64_t p) { return int(std::min<int64_t>(rows, count - p * rows)); };
-  rows_.load(first, count);
+  const int64_t panels = blocking_.panel_count(block);
+  rows_.load(blocking_.first_row(block), blocking_.row_count(block));
   for (int64_t p = 0; p < panels; ++p) {
     float* margins = &margins_[p * rows];
-    kernel.pack(rows_.panel(p * rows, count_of(p)), lookup_.dim(), &panels_[p * panel_size_],
-                margins);
+    kernel.pack(rows_.panel(p * rows, panel_count(block, p)), lookup_.dim(),
+                &panels_[p * panel_size_], margins);
     kernel.margins(margins, lookup_.margin_terms(), margins);
   }
   std::fill_n(best_.data(), panels * rows, -INFINITY);
   std::fill_n(second_.data(), panels * rows, -INFINITY);
   std::fill_n(best_tile_.data(), panels * rows, 0);
-  const int32_t tiles = lookup_.codebook.tiles;
-  for (int32_t t = 0; t < tiles; t += blocking_.tiles)
+  for (int32_t t = begin; t < end; t += blocking_.tiles)
     for (int64_t p = 0; p < panels; ++p)
-      kernel.scan(lookup_.tiles(t, std::min(tiles, t + blocking_.tiles)),
-                  &panels_[p * panel_size_], scan(p));
-  for (int64_t p = 0; p < panels; ++p) settle(first, p, count_of(p));
+      kernel.scan(lookup_.tiles(t, std::min(end, t + blocking_.tiles)), &panels_[p * panel_size_],
+                  panel_scan(p));
 }
 
-void FloatSearch::settle(int64_t first, int64_t panel, int count) {
+void FloatSearch::settle(int64_t block) {
+  for (int64_t p = 0; p < blocking_.panel_count(block); ++p)
+    settle_panel(blocking_.first_row(block), p, panel_count(block, p));
+}
+
+void FloatSearch::settle_panel(int64_t first, int64_t panel, int count) {
   const int64_t at = panel * blocking_.panel_rows;
-  const PanelScan found = scan(panel);
+  const PanelScan found = panel_scan(panel);
   const float* margins = &margins_[at];
   uint64_t open = lookup_.kernel.settle(lookup_.tiles(0, lookup_.codebook.tiles),
                                         rows_.panel(at, count), found, margins,

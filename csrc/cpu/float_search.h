@@ -14,11 +14,25 @@ struct Blocking {
     return left < most ? left : most;
   }
 
+  int64_t panel_count(int64_t block) const {
+    return (row_count(block) + panel_rows - 1) / panel_rows;
+  }
+
   int64_t rows;
   int panel_rows;
   int32_t tiles;       // per chunk
   int64_t panels = 1;  // per block
   int64_t blocks;
+};
+
+// The best of some of the codes for the rows of a block. A score left out of `second` is more than
+// the row's margin below `best`.
+struct Found {
+  float *best, *second;
+  int32_t* where;  // best: its tile, or its code
+
+  // Adds what was found among other codes.
+  void merge(const Found& other, int64_t rows) const;
 };
 
 // The rows of a block as float32: in place, or a converted copy.
@@ -46,11 +60,21 @@ class FloatSearch {
  public:
   FloatSearch(const Lookup& lookup, const Blocking& blocking, ExactSearch& exact);
 
-  void search(int64_t block);
+  void search(int64_t block) {
+    scan(block, 0, lookup_.codebook.tiles);
+    settle(block);
+  }
+
+  // The two halves of it, the first for some of the tiles.
+  void scan(int64_t block, int32_t begin, int32_t end);
+  void settle(int64_t block);
+
+  Found found() { return {best_.data(), second_.data(), best_tile_.data()}; }
 
  private:
-  void settle(int64_t first, int64_t panel, int count);
-  PanelScan scan(int64_t panel);
+  void settle_panel(int64_t first, int64_t panel, int count);
+  PanelScan panel_scan(int64_t panel);
+  int panel_count(int64_t block, int64_t panel) const;
 
   const Lookup& lookup_;
   const Blocking& blocking_;

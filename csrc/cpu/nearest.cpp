@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <mutex>
 
@@ -15,7 +16,7 @@
 namespace vqtok {
 namespace {
 
-constexpr double kProductsPerThread = 1e6;  // fewer are not worth waking a thread for
+constexpr double kProductsPerThread = 8e6;  // fewer are not worth waking a thread for
 constexpr int64_t kSampleRows = 64;
 std::atomic<Method> forced{Method::automatic};
 
@@ -101,6 +102,105 @@ const Tree* choose_tree(const Lookup& lookup, Method method, const Blocking& blo
   return cost < 0.9 * other ? &tree : nullptr;
 }
 
+// How one lookup is done.
+struct Plan {
+  const Lookup& lookup;
+  const Blocking& blocking;
+  const Tree* tree;
+  const Filter* filter;
+  bool insist;          // on the filter
+  int32_t share_tiles;  // of the codebook, that a thread takes at a time
+};
+
+// One thread's methods.
+class Searches {
+ public:
+  explicit Searches(const Plan& plan) : plan_(plan), exact_(plan.lookup) {
+    if (plan.tree)
+      boxed_ = std::make_unique<TreeSearch>(plan.lookup, plan.blocking, *plan.tree, exact_);
+    if (plan.filter)
+      filtered_ = std::make_unique<FilterSearch>(plan.lookup, plan.blocking, *plan.filter, exact_);
+  }
+
+  void search(int64_t block, Trial& trial) {
+    if (boxed_) return boxed_->search(block);
+    if (filtered_ && (plan_.insist || trial.worth_trying())) {
+      const bool done = filtered_->search(block, plan_.insist);
+      trial.record(done);
+      if (done) return;
+    }
+    plain().search(block);
+  }
+
+  // Some of the tiles for all rows of a block; false if the filter lets too many codes through.
+  bool scan(int64_t block, int32_t begin, int32_t end) {
+    if (filtered_)
+      return filtered_->scan(block, begin, std::min(end, filtered_->tiles()), plan_.insist);
+    plain().scan(block, begin, std::min(end, plan_.lookup.codebook.tiles));
+    return true;
+  }
+
+  Found found() { return filtered_ ? filtered_->found() : plain().found(); }
+
+  // Decides a block that was scanned last, by what is now in found(), if that is of any use.
+  void settle(int64_t block, bool useful) {
+    if (!useful) return plain().search(block);
+    return filtered_ ? filtered_->settle(block) : plain().settle(block);
+  }
+
+  ExactSearch& exact() { return exact_; }
+
+ private:
+  FloatSearch& plain() {
+    if (!plain_) plain_ = std::make_unique<FloatSearch>(plan_.lookup, plan_.blocking, exact_);
+    return *plain_;
+  }
+
+  const Plan& plan_;
+  ExactSearch exact_;
+  std::unique_ptr<FloatSearch> plain_;
+  std::unique_ptr<FilterSearch> filtered_;
+  std::unique_ptr<TreeSearch> boxed_;
+};
+
+// What threads have found for a block of which each searches a share of the codes.
+class SharedBlock {
+ public:
+  SharedBlock(int64_t rows, int64_t shares)
+      : best_(rows), second_(rows), where_(rows), left_(shares) {
+    std::fill_n(best_.data(), rows, -INFINITY);
+    std::fill_n(second_.data(), rows, -INFINITY);
+  }
+
+  // Whether it was the last one: then `found` holds what all have found.
+  bool add(Found found, int64_t rows, bool useful) {
+    std::lock_guard<std::mutex> hold(lock_);
+    useful_ = useful_ && useful;
+    found.merge({best_.data(), second_.data(), where_.data()}, rows);
+    std::copy_n(found.best, rows, best_.data());
+    std::copy_n(found.second, rows, second_.data());
+    std::copy_n(found.where, rows, where_.data());
+    return --left_ == 0;
+  }
+
+  bool useful() const { return useful_; }
+
+ private:
+  std::mutex lock_;
+  Buffer<float> best_, second_;
+  Buffer<int32_t> where_;
+  int64_t left_;
+  bool useful_ = true;
+};
+
+// Where there are fewer blocks of rows than threads, these share out the codes, too.
+int32_t choose_share(const PackedCodebook& codebook, int64_t blocks, int threads) {
+  constexpr int64_t kMultiple = 32;
+  const int64_t shares = blocks > 0 && blocks < threads ? (threads + blocks - 1) / blocks : 1;
+  const int64_t tiles = (codebook.tiles + shares - 1) / shares;
+  return static_cast<int32_t>((tiles + kMultiple - 1) / kMultiple * kMultiple);
+}
+
 }  // namespace
 
 void force_method(Method method) { forced = method; }
@@ -115,27 +215,32 @@ int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes,
   const Blocking blocking(codebook, x.rows, kernel.rows, threads);
   const Tree* tree = choose_tree(lookup, method, blocking);
   const std::unique_ptr<Filter> filter = tree ? nullptr : make_filter(lookup, method);
+  const Plan plan{lookup, blocking, tree, filter.get(), method == Method::filter,
+                  choose_share(codebook, tree ? 0 : blocking.blocks, threads)};
+  const int64_t shares = (codebook.tiles + plan.share_tiles - 1) / plan.share_tiles;
+  std::deque<SharedBlock> shared;
+  for (int64_t block = 0; shares > 1 && block < blocking.blocks; ++block)
+    shared.emplace_back(blocking.row_count(block), shares);
   Trial trial;
   std::atomic<int64_t> next{0};
   std::mutex lock;
   int64_t first_bad_row = -1;
-  run_team(static_cast<int>(std::min<int64_t>(threads, blocking.blocks)), [&](int, int) {
-    ExactSearch exact(lookup);
-    FloatSearch plain(lookup, blocking, exact);
-    std::unique_ptr<FilterSearch> filtered;
-    std::unique_ptr<TreeSearch> boxed;
-    if (tree) boxed = std::make_unique<TreeSearch>(lookup, blocking, *tree, exact);
-    if (filter) filtered = std::make_unique<FilterSearch>(lookup, blocking, *filter, exact);
-    for (int64_t block; (block = next++) < blocking.blocks;) {
-      bool done = boxed != nullptr;
-      if (boxed) boxed->search(block);
-      if (filtered && (method == Method::filter || trial.worth_trying()))
-        trial.record(done = filtered->search(block, method == Method::filter));
-      if (!done) plain.search(block);
+  run_team(static_cast<int>(std::min<int64_t>(threads, blocking.blocks * shares)), [&](int, int) {
+    Searches searches(plan);
+    for (int64_t task; (task = next++) < blocking.blocks * shares;) {
+      const int64_t block = task / shares, rows = blocking.row_count(block);
+      if (shares == 1) {
+        searches.search(block, trial);
+        continue;
+      }
+      const int32_t begin = static_cast<int32_t>(task % shares) * plan.share_tiles;
+      const bool useful = searches.scan(block, begin, begin + plan.share_tiles);
+      if (shared[block].add(searches.found(), rows, useful))
+        searches.settle(block, shared[block].useful());
     }
-    exact.finish();
+    searches.exact().finish();
     std::lock_guard<std::mutex> hold(lock);
-    const int64_t bad = exact.first_bad_row();
+    const int64_t bad = searches.exact().first_bad_row();
     if (bad >= 0 && (first_bad_row < 0 || bad < first_bad_row)) first_bad_row = bad;
   });
   return first_bad_row;

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "cpu/buffer.h"
 #include "cpu/filter.h"
@@ -34,6 +35,7 @@ struct PackedCodebook {
   Buffer<double> exact_values;   // [tiles][dim][8] if float32 does not hold the values, or empty
   Buffer<uint8_t> usable;        // [tiles] bit c: code c of the tile may be an answer, that is, it
                                  // exists, is finite and unlike all codes before it
+  std::vector<int32_t> next_equal;  // [size] the next code equal to each, or -1; empty if none is
   int64_t first_bad_code = -1;   // the first with a NaN or Inf
   ErrorBound bound;
 

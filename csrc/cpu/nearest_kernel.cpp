@@ -95,6 +95,46 @@ void scan(TileRange tiles, const float* panel, PanelScan scan) {
 }
 
 template <int kDim>
+void scan_tops_of(TileRange tiles, const float* panel, int count, float* maxima, float* tops) {
+  const int64_t step = static_cast<int64_t>(tiles.dim) * kTile;
+  for (int32_t t = tiles.begin; t < tiles.end; ++t, maxima += kRows) {
+    VecF highest[kRowVectors];
+    tile_maxima<kDim>(tiles.values + t * step, tiles.offsets + int64_t{t} * kTile, panel, tiles.dim,
+                      highest);
+    for (int r = 0; r < kRowVectors; ++r) {
+      VecF here = highest[r];
+      float* top = tops + r * kLanes;
+      store(maxima + r * kLanes, here);
+      if (!mask_at_least(here, load(top + (count - 1) * kRows))) continue;
+      for (int i = 0; i < count; ++i, top += kRows) {
+        const VecF before = load(top);
+        store(top, max(before, here));
+        here = min(before, here);
+      }
+    }
+  }
+}
+
+void scan_tops(TileRange tiles, const float* panel, int count, float* maxima, float* tops) {
+  switch (tiles.dim) {
+    case 4: return scan_tops_of<4>(tiles, panel, count, maxima, tops);
+    case 8: return scan_tops_of<8>(tiles, panel, count, maxima, tops);
+    default: return scan_tops_of<0>(tiles, panel, count, maxima, tops);
+  }
+}
+
+int list_tiles(const float* maxima, int32_t begin, int32_t end, const float* thresholds,
+               TileHit* hits) {
+  int found = 0;
+  for (int32_t t = begin; t < end; ++t, maxima += kRows)
+    for (int r = 0; r < kRows; r += kLanes) {
+      uint32_t mask = mask_at_least(load(maxima + r), load(thresholds + r));
+      for (; mask; mask &= mask - 1) hits[found++] = {r + __builtin_ctz(mask), t};
+    }
+  return found;
+}
+
+template <int kDim>
 uint64_t settle_rows(TileRange tiles, PanelRows rows, PanelScan scan, const float* margins,
                      int64_t* codes) {
   const int dim = kDim ? kDim : tiles.dim;
@@ -202,7 +242,7 @@ void margins(const float* squared_norms, MarginTerms terms, float* margins) {
 namespace vqtok {
 
 extern const NearestKernel VQTOK_TABLE(nearest_kernel) = {
-    kRows, pack, margins, scan, settle, collect, distances<float>, distances<double>,
+    kRows, pack, margins, scan, scan_tops, list_tiles, settle, collect, distances<float>, distances<double>,
     &VQTOK_TABLE(tree_kernel),
 #if defined(__AVX512VNNI__)
     &VQTOK_TABLE(filter_kernel),

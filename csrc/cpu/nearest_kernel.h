@@ -57,6 +57,15 @@ struct NearestKernel {
   // Updates the outcome by the maxima of the tiles.
   void (*scan)(TileRange tiles, const float* panel, PanelScan scan);
 
+  // Writes the maxima of the tiles, [tiles][rows], and works them into the `count` highest of each
+  // row so far, tops [count][rows], highest first.
+  void (*scan_tops)(TileRange tiles, const float* panel, int count, float* maxima, float* tops);
+
+  // Lists where such maxima reach the row's threshold, by ascending tile; returns how many. `hits`
+  // has room for all.
+  int (*list_tiles)(const float* maxima, int32_t begin, int32_t end, const float* thresholds,
+                    TileHit* hits);
+
   // Finishes rows of which one code is ahead of all others by more than the margin: writes that
   // code. Bit r of the result: row r was not like that.
   uint64_t (*settle)(TileRange tiles, PanelRows rows, PanelScan scan, const float* margins,

@@ -33,8 +33,12 @@ class IeeeArithmetic {
 #endif
 };
 
-// Runs body(member, members) on up to `threads` threads. One thread never touches the OpenMP
-// runtime, so that forked workers, where it may hang, are safe.
+// Whether this process began as a fork of one that had loaded this. The OpenMP runtime then believes
+// in threads that only the parent has, and waits for them for ever.
+bool in_forked_child();
+
+// Runs body(member, members) on up to `threads` threads; on one in a forked child. One thread never
+// touches the OpenMP runtime.
 template <class Body> void run_team(int threads, Body&& body) {
   std::exception_ptr failure;
   std::mutex failure_lock;
@@ -47,7 +51,7 @@ template <class Body> void run_team(int threads, Body&& body) {
       failure = std::current_exception();
     }
   };
-  if (threads <= 1) {
+  if (threads <= 1 || in_forked_child()) {
     member(0, 1);
   } else {
 #pragma omp parallel num_threads(threads)

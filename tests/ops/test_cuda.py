@@ -53,6 +53,16 @@ def test_same_codes_as_the_cpu(
     assert torch.equal(codes, lookup(x.cuda(), codebook.cuda())), "another run"
 
 
+def test_few_codes_and_beams_are_those_of_the_cpu() -> None:
+    x, codebook = near_ties(200, 24, 300)
+    for got, want in zip(
+        ops.nearest_k(x.cuda(), codebook.cuda(), 5), ops.nearest_k(x, codebook, 5), strict=True
+    ):
+        assert torch.equal(got.cpu(), want)
+    codes = ops.beam_search(x.cuda(), [codebook.cuda(), codebook.cuda()], 3)
+    assert torch.equal(codes.cpu(), ops.beam_search(x, [codebook, codebook], 3))
+
+
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-19, 1e18, 1e30])
 @pytest.mark.parametrize("dim", [8, 48])
 def test_extreme_scales(scale: float, dim: int) -> None:

@@ -80,6 +80,26 @@ def test_equals_definition(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_threads_share_the_codes_of_few_rows(scale: float, isa: str, method: str) -> None:
+    """A block of rows against 45,000 codes, with ties among the shares."""
+    generator = torch.Generator().manual_seed(3)
+    codebook = torch.randn(45_000, 64, generator=generator)
+    codebook[30_000:30_004] = codebook[:4]
+    codebook[1:3] *= 1 + 1e-7
+    x = codebook[[2, 0, 1, 44_999, 3, 20_000, 30_002]] * 1.0
+    x[4] = 0.5 * (codebook[5] + codebook[40_000])
+    x[6, 0] *= scale
+    want = reference.nearest(x, codebook)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            assert torch.equal(ops.nearest(x, codebook), want), f"{threads} threads"
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_reference_equals_definition(shape: tuple[int, int, int], dtype: torch.dtype) -> None:

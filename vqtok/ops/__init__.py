@@ -3,6 +3,8 @@
 ======================  ============================================================
 nearest                 exact nearest-code lookup, the heart of every VQ layer
 nearest_cosine          the same by angle
+nearest_k               the nearest few codes and their distances
+beam_search             residual lookup that keeps several sums
 quantize                codes and quantized rows in one pass, of one codebook or of residuals
 ema_update              per-code counts and sums, for EMA codebooks and k-means
 pack_bits, unpack_bits  fixed-width bit packing (:mod:`vqtok.ops.bits` for numpy)
@@ -21,12 +23,15 @@ from vqtok.ops.native import native_available
 if TYPE_CHECKING:
     from vqtok.ops.library import ema_update, nearest, nearest_cosine, pack_bits, unpack_bits
     from vqtok.ops.residual import quantize
+    from vqtok.ops.search import beam_search, nearest_k
 
 __all__ = [
+    "beam_search",
     "ema_update",
     "native_available",
     "nearest",
     "nearest_cosine",
+    "nearest_k",
     "pack_bits",
     "quantize",
     "unpack_bits",
@@ -38,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from vqtok.ops import residual
 
         return residual.quantize
+    if name in ("nearest_k", "beam_search"):
+        from vqtok.ops import search
+
+        return getattr(search, name)
     if name in __all__:
         from vqtok.ops import library
 

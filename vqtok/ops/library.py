@@ -145,13 +145,18 @@ def _cosine_cpu(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     return _lookup_cpu(module.nearest_cosine_cpu, x, codebook, check)
 
 
+def address(matrix: Tensor) -> tuple[int, int, int, int]:
+    """What the native module takes for a matrix with contiguous rows, but for its dim."""
+    return matrix.data_ptr(), DTYPES[matrix.dtype], matrix.shape[0], matrix.stride(0)
+
+
 def _lookup_cpu(lookup: Callable[..., Any], x: Tensor, codebook: Tensor, check: bool) -> Tensor:
     checks.check_nearest(x, codebook)
     x, codebook = checks.rows(x), checks.rows(codebook)
     codes = torch.empty(x.shape[0], dtype=torch.int64)
     bad_row, bad_code = lookup(
-        *(x.data_ptr(), DTYPES[x.dtype], x.shape[0], x.stride(0)),
-        *(codebook.data_ptr(), DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
+        *address(x),
+        *address(codebook),
         *(x.shape[1], codes.data_ptr(), native.num_threads(), native.isa()),
     )
     if check:
@@ -169,8 +174,8 @@ def _nearest_cuda(x: Tensor, codebook: Tensor, check: bool = True) -> Tensor:
     size = module.nearest_cuda_workspace(x.shape[0], codebook.shape[0], x.shape[1])
     workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
     module.nearest_cuda(
-        *(x.data_ptr(), DTYPES[x.dtype], x.shape[0], x.stride(0)),
-        *(codebook.data_ptr(), DTYPES[codebook.dtype], codebook.shape[0], codebook.stride(0)),
+        *address(x),
+        *address(codebook),
         *(x.shape[1], codes.data_ptr(), workspace.data_ptr()),
         *(x.device.index, torch.cuda.current_stream(x.device).cuda_stream),
     )

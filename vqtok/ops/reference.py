@@ -36,13 +36,7 @@ def nearest_by_definition(x: Tensor, codebook: Tensor) -> Tensor:
     codes = torch.empty(len(x), dtype=torch.int64, device=x.device)
     step = max(1, _CHUNK_ELEMENTS // len(codebook))
     for start in range(0, len(x), step):
-        rows = x[start : start + step]
-        distances = torch.zeros(len(rows), len(codebook), dtype=torch.float64, device=x.device)
-        for d in range(x.shape[1]):
-            difference = rows[:, d, None] - codebook[None, :, d]
-            distances += difference * difference
-        distances.nan_to_num_(nan=torch.inf, posinf=torch.inf)
-        codes[start : start + step] = distances.argmin(dim=1)
+        codes[start : start + step] = _distances(x[start : start + step], codebook).argmin(dim=1)
     return codes
 
 
@@ -70,6 +64,79 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
             found[uncertain] = nearest_by_definition(rows[uncertain], wide)
         codes[start : start + step] = found
     return codes
+
+
+def nearest_k(x: Tensor, codebook: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest codes of each row; see :func:`vqtok.ops.nearest_k`."""
+    step = max(1, _CHUNK_ELEMENTS // len(codebook))
+    found = [_nearest_few(x[n : n + step, None], codebook, k) for n in range(0, len(x) or 1, step)]
+    codes, distances = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return codes, distances.float()
+
+
+def beam_search(x: Tensor, codebooks: Sequence[Tensor], beam: int) -> Tensor:
+    """The residual lookup by beam search; see :func:`vqtok.ops.beam_search`."""
+    tables = [codebook.double() for codebook in codebooks]
+    step = max(1, _CHUNK_ELEMENTS // (beam * max(map(len, tables))))
+    return torch.cat([_beam_of_rows(rows, tables, beam) for rows in torch.split(x.double(), step)])
+
+
+def _beam_of_rows(rows: Tensor, tables: Sequence[Tensor], beam: int) -> Tensor:
+    rest = rows[:, None]
+    codes = torch.zeros(len(rows), 1, 0, dtype=torch.int64, device=rows.device)
+    for table in tables:
+        best, _ = _nearest_few(rest, table, min(beam, rest.shape[1] * len(table)))
+        parent, code = best // len(table), best % len(table)
+        rest = _take(rest, parent) - table[code]
+        codes = torch.cat([_take(codes, parent), code[..., None]], dim=-1)
+    return codes[:, 0]
+
+
+def _nearest_few(groups: Tensor, codebook: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Of all members of groups [n, m, D] with all codes: the places int64 [n, keep], member K +
+    code, of the nearest by ascending distance, then place; and the distances float64 [n, keep].
+
+    A matrix product finds a few more than are kept, of which the definition chooses. It decides
+    alone where those left out are not farther by more than rounding errors."""
+    groups, codebook = groups.double(), codebook.double()
+    size, members = len(codebook), groups.shape[1]
+    square, code_square = groups.square().sum(-1, keepdim=True), codebook.square().sum(1)
+    rough = (square + code_square - 2 * (groups @ codebook.T)).flatten(1)
+    width = min(keep + 8, rough.shape[1])
+    limit, near = rough.topk(width, dim=1, largest=False)
+    near = near.sort(dim=1).values
+    distances = _squared_norms(_take(groups, near // size) - codebook[near % size])
+    distances, order = distances.sort(dim=1, stable=True)
+    distances, places = distances[:, :keep], near.gather(1, order[:, :keep])
+    margin = (groups.shape[-1] + 16) * 2.0**-50 * (square.amax((1, 2)) + code_square.max())
+    certain = distances[:, -1] + margin + 2.0**-1000 < limit[:, -1]
+    uncertain = ~(certain & rough.isfinite().all(dim=1))
+    if uncertain.any():
+        rows = groups[uncertain]
+        whole = _distances(rows.flatten(0, 1), codebook).view(len(rows), members * size)
+        whole, order = whole.sort(dim=1, stable=True)
+        distances[uncertain], places[uncertain] = whole[:, :keep], order[:, :keep]
+    return places, distances
+
+
+def _distances(x: Tensor, codebook: Tensor) -> Tensor:
+    """Squared distances float64 [N, K], as the definition has them."""
+    total = torch.zeros(len(x), len(codebook), dtype=torch.float64, device=x.device)
+    for d in range(x.shape[1]):
+        difference = x[:, d, None] - codebook[:, d]
+        total += difference * difference
+    return total.nan_to_num_(nan=torch.inf, posinf=torch.inf)
+
+
+def _squared_norms(differences: Tensor) -> Tensor:
+    """Of differences [n, m, D], float64 [n, m], as the definition has them."""
+    zero = differences.new_zeros(1, differences.shape[-1])
+    return _distances(differences.flatten(0, 1), zero).view(differences.shape[:2])
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows [n, b', ...] of values [n, b, ...] at index [n, b']."""
+    return torch.take_along_dim(values, index[..., None].expand(*index.shape, values.shape[-1]), 1)
 
 
 def unit_rows(x: Tensor) -> Tensor:
