@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from vqtok.bench.codecs.pictures import PillowFormat
@@ -167,6 +168,31 @@ def test_wrong_usage(arguments, message, folder, tmp_path, capsys) -> None:
     assert main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_sounds_of_all_kinds(tmp_path, capsys) -> None:
+    """Stereo, silence and a scrap: what has no value, and what cannot be coded, is said."""
+    data = tmp_path / "data"
+    data.mkdir()
+    time = np.arange(24_000) / 48_000
+    tone = 0.3 * np.sin(2 * np.pi * 440 * time)
+    soundfile.write(data / "a.flac", np.stack([tone, tone / 2], axis=1), 48_000)
+    soundfile.write(data / "b.wav", np.zeros((8000, 1)), 16_000)
+    soundfile.write(data / "c.wav", tone[:50], 16_000)
+    soundfile.write(data / "d.wav", np.stack([tone] * 3, axis=1), 48_000)
+    options = ["--tokenizers", "none", "--baselines", "opus,mp3", "--metrics", "mel,si_sdr"]
+    command = ["bench", str(data), "--out", str(tmp_path / "out"), "--quick", *options]
+    assert main(command) == 1
+    assert "failed: opus, d.wav: 3 channels" in capsys.readouterr().err
+    results = Results.load(tmp_path / "out" / "results.json")
+    assert results.rate_unit == "kbps"
+    assert results.common == (0, 1, 2)
+    assert [(metric.name, metric.samples) for metric in results.metrics] == [
+        ("mel", 3),
+        ("si_sdr", 2),
+    ]
+    point = results.codecs[0].points[0]
+    assert point.rates[0] == pytest.approx(point.bytes[0] * 8 / 0.5 / 1000)
 
 
 def test_speed(capsys, monkeypatch) -> None:

@@ -71,7 +71,7 @@ def delta(anchor: Codec, codec: Codec, metric: Metric) -> BD:
         anchor=anchor.name,
         metric=metric.name,
         rate_percent=rate,
-        quality=None if quality is None else sign * quality,
+        quality=None if quality is None else sign * quality + 0.0,  # no -0.0
         note="; ".join(notes) or None,
     )
 

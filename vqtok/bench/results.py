@@ -152,7 +152,9 @@ class BD:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that the report shows. ``notes`` say what was left out and why."""
+    """Everything that the report shows. ``notes`` say what was left out and why; ``seed`` is 0, as
+    nothing in a bench is drawn at random.
+    """
 
     modality: Modality
     data: str
