@@ -201,7 +201,7 @@ def test_results_without_media_or_overlap(toys, tmp_path):
     write_report(empty, media, tmp_path / "index.html")
     outline = Outline((tmp_path / "index.html").read_text("utf-8"))
     assert "compare" not in {attributes.get("id") for _, attributes in outline.elements}
-    assert any("quick run" in text for _, text in outline.texts)
+    assert any("A quick run" in text for _, text in outline.texts)
 
 
 def test_numbers():

@@ -52,17 +52,16 @@ def _header(results: Results, parts: list[tuple[str, str]]) -> Markup:
     ]
     links = (tag("a", title, href=f"#{name}") for name, title in parts)
     toggle = tag("button", "Dark", id="theme", type="button", aria_pressed="false")
-    quick = tag(
-        "p", "A quick run: few settings or samples. Take it for a first look only.", class_="notice"
-    )
+    notes = list(results.notes)
+    if results.quick:
+        notes.insert(0, "A quick run: take it for a first look only.")
     return tag(
         "header",
         tag("div", tag("p", "vqtok bench", class_="kicker"), toggle, class_="bar"),
         tag("h1", results.data),
         tag("p", ", ".join(facts), class_="lead"),
-        quick if results.quick else None,
         _left_out(results),
-        *(tag("p", note, class_="notice") for note in results.notes),
+        tag("ul", join(tag("li", note) for note in notes), class_="notice") if notes else None,
         tag("nav", join(links), aria_label="Parts of the report"),
     )
 

@@ -65,7 +65,7 @@ def _bd_cell(bd: BD | None, metric: Metric, results: Results, notes: list[str]) 
     note = None
     if bd.note:
         number = notes.index(bd.note) + 1
-        note = tag("a", f"note {number}", href=f"#note-{number}")
+        note = tag("small", tag("a", f"note {number}", href=f"#note-{number}"))
     empty = None if rate or quality or note else NONE
     return tag("td", rate, quality, empty, note)
 
