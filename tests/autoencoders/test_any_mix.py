@@ -38,6 +38,13 @@ SQUEEZES = {
     "beam_residual": {"layers": [VECTOR, VECTOR], "beam": 2},
     "summed": {"layers": [VECTOR, VECTOR]},
     "multirate": {"layers": [{**VECTOR, "dim": 2}] * 2, "strides": [2, 1], "frame": 2},
+    "wide_fsq": {"levels": [5] * DIM},
+    "symmetric_fsq": {"levels": [5] * DIM},
+    "squashed": {
+        "layer": {"type": "clamped_fsq", "levels": [5] * DIM, "scale": [1.0] * DIM},
+        "limit": [1.5] * DIM,
+    },
+    "pyramid": {"layer": {"type": "multiscale", "layer": {**VECTOR, "dim": 1}, "scales": [1, 2]}},
     "multiscale": {"layer": VECTOR, "scales": [1, 4]},
 }
 IMAGE = [1, 7, 7]
@@ -83,7 +90,20 @@ DAMAGES = [
     {"type": "salt_and_pepper", "fraction": 0.1},
 ]
 # Those of photos and sounds have their own tests, with quantizers.
-ELSEWHERE = {"conv", "spectral", "waveform", "vqgan", "seanet", "mimi", "snac", "emu3", "absent"}
+ELSEWHERE = {
+    "conv",
+    "spectral",
+    "waveform",
+    "vqgan",
+    "seanet",
+    "mimi",
+    "snac",
+    "emu3",
+    "maskgit",
+    "magvit",
+    "tiled",
+    "absent",
+}
 # A grid of latents is what it codes.
 NEEDS_GRID = {"multiscale"}
 PAIRS = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqtok.errors import DataError
 from vqtok.importers import load_quantizer
-from vqtok.importers.vector_quantize_pytorch import quantizer_of
+from vqtok.importers.vector_quantize_pytorch import fsq_of, quantizer_of
 
 D, K = 8, 32
 
@@ -57,6 +57,46 @@ def test_codes_and_embeddings_are_those_of_the_package(name: str) -> None:
     assert torch.equal(result.codes, codes)
     torch.testing.assert_close(result.quantized, quantized, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.embed(codes), quantized, rtol=1e-4, atol=1e-5)
+
+
+FSQS: dict[str, Any] = {
+    "fsq": (lambda: vqp.FSQ(levels=[8, 5, 5, 3]), [8, 5, 5, 3], {}),
+    "fsq-projected": (lambda: vqp.FSQ(levels=[7, 5, 6], dim=D), [7, 5, 6], {}),
+    "fsq-symmetric": (
+        lambda: vqp.FSQ(levels=[2, 5, 6], dim=D, preserve_symmetry=True),
+        [2, 5, 6],
+        {"symmetric": True},
+    ),
+    "residual-fsq": (
+        lambda: vqp.ResidualFSQ(levels=[5, 5, 3], num_quantizers=3, dim=D),
+        [5, 5, 3],
+        {"num_codebooks": 3},
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FSQS)
+def test_codes_of_fsq_are_those_of_the_package(name: str) -> None:
+    torch.manual_seed(0)
+    make, levels, options = FSQS[name]
+    rival = make().eval()
+    x = 2 * torch.randn(2, 500, 4 if name == "fsq" else D)
+    quantized, codes = rival(x)
+    tensors = {f"model.{key}": value for key, value in rival.state_dict().items()}
+    ours = fsq_of(tensors, levels, prefix="model.", **options)
+    codes = codes.long() if codes.ndim == 3 else codes.long()[..., None]
+    result = ours(x)
+    assert torch.equal(result.codes, codes)
+    assert codes.unique().numel() > 20
+    torch.testing.assert_close(result.quantized, quantized, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.embed(codes), quantized, rtol=1e-4, atol=1e-5)
+
+
+def test_levels_of_another_fsq_are_refused() -> None:
+    rival = vqp.FSQ(levels=[7, 5, 6], dim=D)
+    with pytest.raises(DataError, match=r"'project_in\.weight' has shape \[3, 8\]"):
+        fsq_of(rival.state_dict(), [7, 5])
 
 
 def test_inside_the_checkpoint_of_a_model(tmp_path) -> None:

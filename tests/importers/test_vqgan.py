@@ -39,6 +39,7 @@ class Rival:
     images: Any = None  # codes [B, h, w] -> images; None without a decoder
     config: dict[str, Any] = field(default_factory=dict)
     family: str = "vqgan"
+    model: Any = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -132,6 +133,7 @@ def janus(seen: Tensor) -> Rival:
         lambda x: model.quant_conv(model.encoder(x)),
         lambda latents: model.quantize(latents)[2],
         images,
+        model=model,
     )
 
 
@@ -181,6 +183,90 @@ def taming(seen: Tensor) -> Rival:
     return rival
 
 
+def ibq(seen: Tensor) -> Rival:
+    """taming's layout compared by product; the weights that count are the running averages."""
+    rival = taming(seen)
+    rows = rival.tensors["quantize.embedding.weight"]
+    averages = {"model_ema." + k.replace(".", ""): v for k, v in rival.tensors.items()}
+    others = {name: torch.randn_like(value) for name, value in rival.tensors.items()}
+    steps = {"model_ema.num_updates": torch.tensor(3), "model_ema.decay": torch.tensor(0.9)}
+    rival.tensors = {**others, **averages, **steps}
+    rival.codes = lambda latents: (latents.permute(0, 2, 3, 1).reshape(-1, DIM) @ rows.T).argmax(1)
+    return rival
+
+
+SCALES = [1, 2, 3, 4, 6, 8]
+
+
+def var(seen: Tensor) -> Rival:
+    """The layers of taming with packed attention, 3 x 3 projections and codes at many scales."""
+    plain = taming(seen)
+    model, side = plain.model, SCALES[-1]
+    tensors = {}
+    for name, value in plain.tensors.items():
+        if re.search(r"\.attn[._].*\.[qkv]\.", name):
+            continue
+        tensors[name] = value
+    for name in [name for name in plain.tensors if re.search(r"\.attn[._].*\.q\.", name)]:
+        parts = [plain.tensors[re.sub(r"\.q\.", f".{letter}.", name)] for letter in "qkv"]
+        tensors[re.sub(r"\.q\.", ".qkv.", name)] = torch.cat(parts)
+    for part, out, given in (("quant_conv", DIM, 12), ("post_quant_conv", 12, DIM)):
+        tensors[f"{part}.weight"] = torch.randn(out, given, 3, 3) / (3 * given**0.5)
+        tensors[f"{part}.bias"] = torch.randn(out) / 10
+    for index in range(4):
+        phi = f"quantize.quant_resi.qresi_ls.{index}"
+        tensors[f"{phi}.weight"] = torch.randn(DIM, DIM, 3, 3) / 10
+        tensors[f"{phi}.bias"] = torch.randn(DIM) / 10
+    tensors["quantize.ema_vocab_hit_SV"] = torch.zeros(len(SCALES), CODES)
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        return F.conv2d(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], padding=1)
+
+    def tiles(x: Tensor) -> Tensor:
+        size = 4 * side
+        rows = [row.split(size, dim=3) for row in x.split(size, dim=2)]
+        return torch.cat([tile for row in rows for tile in row])
+
+    def latents(x: Tensor) -> Tensor:
+        return torch.cat([conv(model.encoder(tile), "quant_conv") for tile in tiles(x).split(1)])
+
+    # Of 6 scales, which of 4 convolutions: the nearest of 1/12, 13/36, 23/36, 11/12 to 0, 1/5, ...
+    shared = [0, 0, 1, 2, 3, 3]
+
+    def added(cells: Tensor, scale: int) -> Tensor:
+        planes = cells.permute(0, 3, 1, 2)
+        if SCALES[scale] != side:
+            planes = F.interpolate(planes, size=(side, side), mode="bicubic")
+        return planes / 2 + conv(planes, f"quantize.quant_resi.qresi_ls.{shared[scale]}") / 2
+
+    rows = tensors["quantize.embedding.weight"]
+
+    def codes(z: Tensor) -> Tensor:
+        rest, found = z, []
+        for scale, length in enumerate(SCALES):
+            cells = F.interpolate(rest, size=(length, length), mode="area").permute(0, 2, 3, 1)
+            found.append(torch.cdist(cells, rows).argmin(-1).flatten(1))
+            rest = rest - added(rows[found[-1]].reshape(cells.shape), scale)
+        return torch.cat(found, dim=1)
+
+    def images(codes: Tensor) -> Tensor:
+        h, w = codes.shape[1:3]
+        flat, total = codes.flatten(0, 2), torch.zeros(())
+        for scale, part in enumerate(flat.split([length**2 for length in SCALES], dim=1)):
+            total = total + added(rows[part].unflatten(1, (SCALES[scale],) * 2), scale)
+        decoded = torch.cat([model.decoder(conv(one, "post_quant_conv")) for one in total.split(1)])
+        lines = [torch.cat(list(line), dim=-1) for line in decoded.split(w)]
+        assert len(lines) == h
+        return torch.cat(lines, dim=-2)[None]
+
+    seen_rows = latents(seen).permute(0, 2, 3, 1).reshape(-1, DIM)
+    rows = seen_rows[torch.linspace(0, len(seen_rows) - 1, CODES).long()]
+    rows = rows * (1 + 0.05 * torch.randn(CODES, 1))
+    tensors["quantize.embedding.weight"] = rows
+    config = {"v_patch_nums": SCALES}
+    return Rival(tensors, latents, codes, images, config, family="var")
+
+
 def emu3(seen: Tensor) -> Rival:
     config = hf_emu3.Emu3VQVAEConfig(
         codebook_size=CODES,
@@ -219,6 +305,8 @@ RIVALS = {
     "janus": janus,
     "llamagen": llamagen,
     "taming": taming,
+    "ibq": ibq,
+    "var": var,
 }
 
 
@@ -247,7 +335,9 @@ def test_codes_and_images_are_those_of_the_package(
     padded = F.pad(image.float(), (0, multiple[1], 0, multiple[0]), mode="replicate")
     expected = rival.codes(rival.latents(padded / 127.5 - 1))
 
-    assert codes.shape[1:] == (-(-height // 4), -(-width // 4), 1)
+    down, Q = tokenizer.downsample, tokenizer.num_codebooks
+    assert codes.shape[1:] == (-(-height // down), -(-width // down), Q)
+    assert (down, Q) == ((4, 1) if rival.family != "var" else (32, 130))
     assert torch.equal(codes.flatten(), expected.flatten())
     assert codes.unique().numel() > CODES / 2  # one code everywhere would show nothing
     if rival.images is None:
@@ -255,7 +345,7 @@ def test_codes_and_images_are_those_of_the_package(
             tokenizer.decode(codes)
         return
     decoded = tokenizer.autoencoder.decoder(tokenizer.autoencoder.quantizer.embed(codes))
-    assert (decoded - rival.images(codes[..., 0])).abs().max() < 1e-4
+    assert (decoded - rival.images(codes[..., 0] if Q == 1 else codes)).abs().max() < 1e-4
     assert tokenizer.decode(codes, size=(height, width)).shape == image.shape
 
 

@@ -19,6 +19,8 @@ CONFIGS = {
     "fsq": {"type": "fsq", "levels": [8, 5, 2, 3]},
     "ifsq": {"type": "ifsq", "levels": [8, 5, 2, 3]},
     "clamped_fsq": residual_fsq([8, 5, 2, 3], 1).layers[0].config,
+    "wide_fsq": {"type": "wide_fsq", "levels": [8, 5, 3, 3]},
+    "symmetric_fsq": {"type": "symmetric_fsq", "levels": [8, 5, 2, 3]},
     "lfq": {"type": "lfq", "bits": 4},
     "bsq": {"type": "bsq", "bits": 4},
     "projected": {"type": "projected", "dim": 4, "layer": {"type": "lfq", "bits": 3}},
@@ -36,6 +38,15 @@ CONFIGS = {
         "layers": [{**VECTOR, "dim": 2}] * 2,
         "strides": [2, 1],
         "frame": 2,
+    },
+    "squashed": {
+        "type": "squashed",
+        "limit": [1.5] * 4,
+        "layer": residual_fsq([8, 5, 2, 3], 2).config,
+    },
+    "pyramid": {
+        "type": "pyramid",
+        "layer": {"type": "multiscale", "layer": {**VECTOR, "dim": 1}, "scales": [1, 2]},
     },
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2]},
 }

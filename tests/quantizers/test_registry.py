@@ -13,7 +13,9 @@ from vqtok.quantizers import (
     MultiRateQuantizer,
     MultiScaleQuantizer,
     ProjectedQuantizer,
+    PyramidQuantizer,
     ResidualQuantizer,
+    SquashedQuantizer,
     SummedQuantizer,
     build_quantizer,
     residual_fsq,
@@ -47,6 +49,8 @@ CONFIGS = {
     "fsq": {"type": "fsq", "levels": [8, 5, 2, 3, 4, 7]},
     "ifsq": {"type": "ifsq", "levels": [8, 5, 2, 3, 4, 7]},
     "clamped_fsq": {"type": "clamped_fsq", "levels": [8, 5, 2, 3, 4, 7], "scale": [1.5] * 6},
+    "wide_fsq": {"type": "wide_fsq", "levels": [8, 5, 3, 3, 4, 7]},
+    "symmetric_fsq": {"type": "symmetric_fsq", "levels": [8, 5, 2, 3, 4, 7]},
     "lfq": {"type": "lfq", "bits": 6},
     "bsq": {**BITS, "group_bits": 4},
     "projected": {"type": "projected", "dim": 6, "layer": {**VECTOR, "dim": 2}},
@@ -86,6 +90,15 @@ CONFIGS = {
         "layers": [{"type": "projected", "dim": 3, "layer": {**VECTOR, "dim": 2}}] * 2,
         "strides": [2, 1],
         "frame": 2,
+    },
+    "squashed": {
+        "type": "squashed",
+        "limit": [1.5] * 6,
+        "layer": {"type": "clamped_fsq", "levels": [5, 4, 3, 5, 4, 3], "scale": [1.2] * 6},
+    },
+    "pyramid": {
+        "type": "pyramid",
+        "layer": {"type": "multiscale", "layer": {**VECTOR, "dim": 6}, "scales": [1]},
     },
     "multiscale": {"type": "multiscale", "layer": VECTOR, "scales": [1, 2, 4]},
     "multiscale-bits": {"type": "multiscale", "layer": BITS, "scales": [1, 3, 4]},
@@ -390,7 +403,7 @@ def codebooks(quantizer):
         return [part for layer in quantizer.layers for part in codebooks(layer)]
     if isinstance(quantizer, MultiRateQuantizer):
         return [layer for layer, _, share in quantizer._levels(99) for _ in range(share)]
-    if isinstance(quantizer, ProjectedQuantizer):
+    if isinstance(quantizer, (ProjectedQuantizer, SquashedQuantizer, PyramidQuantizer)):
         return codebooks(quantizer.layer)
     return [quantizer]
 

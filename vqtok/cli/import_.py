@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="of the tokenizer (default: that of OUT)")
     parser.add_argument(
         "--compare",
-        choices=("distance", "angle"),
+        choices=("distance", "angle", "product"),
         help="how the VQGAN family finds the nearest code (default: as the model's own code does)",
     )
     parser.add_argument(

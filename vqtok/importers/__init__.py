@@ -9,12 +9,20 @@ from typing import Any, NamedTuple
 from vqtok._version import __version__
 from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError, UsageError
-from vqtok.importers import dac, emu3, encodec, hub, mimi, snac, vqgan
+from vqtok.importers import dac, emu3, encodec, hub, maskgit, mimi, snac, var, vqgan
 from vqtok.importers.checkpoint import Checkpoint, read_checkpoint
-from vqtok.importers.vector_quantize_pytorch import load_quantizer
+from vqtok.importers.vector_quantize_pytorch import load_fsq, load_quantizer
 from vqtok.tokenizer import Tokenizer
 
-__all__ = ["FAMILIES", "Checkpoint", "Family", "load", "load_quantizer", "read_checkpoint"]
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "Family",
+    "load",
+    "load_fsq",
+    "load_quantizer",
+    "read_checkpoint",
+]
 
 
 class Family(NamedTuple):
@@ -32,6 +40,8 @@ class Family(NamedTuple):
 
 
 FAMILIES: dict[str, Family] = {
+    "var": Family(var.recognises, var.build),
+    "maskgit": Family(maskgit.recognises, maskgit.build),
     "vqgan": Family(vqgan.recognises, vqgan.build, ("compare",)),
     "emu3": Family(emu3.recognises, emu3.build),
     "encodec": Family(encodec.recognises, encodec.build, ("sample_rate",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,11 +14,15 @@ from vqtok.importers.checkpoint import read_checkpoint
 from vqtok.importers.weights import Weights, substitute
 from vqtok.quantizers import (
     LFQ,
+    ClampedFSQ,
     ProjectedQuantizer,
     Quantizer,
     ResidualQuantizer,
     SimVQ,
+    SquashedQuantizer,
+    SymmetricFSQ,
     VectorQuantizer,
+    WideFSQ,
 )
 
 _RULES = [
@@ -29,6 +33,7 @@ _RULES = [
     (r"^project_(in|out)\.", r"project_\1."),
 ]
 _IGNORED = re.compile(r"(.*\.)?(_codebook\.(initted|embed_avg)|zero)")
+_PARTS = ("weight", "bias")
 _MARKS = re.compile(r"(.*?)(layers\.0\.)?(_codebook\.embed|frozen_codebook|mask)")
 
 
@@ -38,8 +43,7 @@ def load_quantizer(
     """The quantizer inside a checkpoint of a model that used vector-quantize-pytorch.
 
     ``VectorQuantize``, ``ResidualVQ``, ``SimVQ``, ``ResidualSimVQ`` and ``LFQ``, with their
-    projections. Not FSQ: a checkpoint does not tell its levels, and it rounds at its ends otherwise
-    than the paper.
+    projections. For FSQ, whose levels a checkpoint does not tell, see :func:`load_fsq`.
 
     Args:
         path: of the checkpoint, as for :func:`vqtok.importers.load`.
@@ -75,6 +79,74 @@ def quantizer_of(
         part, lambda name: None if _IGNORED.fullmatch(name) else substitute(name, _RULES)
     )
     model = _model(weights, cosine)
+    weights.load_into(model)
+    return model.eval()
+
+
+def load_fsq(
+    path: str | Path,
+    levels: Sequence[int],
+    *,
+    prefix: str = "",
+    num_codebooks: int | None = None,
+    symmetric: bool = False,
+) -> Quantizer:
+    """The ``FSQ`` or ``ResidualFSQ`` inside a checkpoint, which holds no more of it than its
+    projections.
+
+    Args:
+        path: of the checkpoint, as for :func:`vqtok.importers.load`.
+        levels: that it was made with.
+        prefix: of its tensors in the checkpoint, such as ``"fsq."``.
+        num_codebooks: of a ``ResidualFSQ``; default: it is an ``FSQ``.
+        symmetric: whether an ``FSQ`` was made with ``preserve_symmetry``.
+
+    Returns:
+        one in eval mode that gives the same codes.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+        DataError: the tensors are those of other levels.
+    """
+    try:
+        return fsq_of(
+            read_checkpoint(path).tensors,
+            levels,
+            prefix=prefix,
+            num_codebooks=num_codebooks,
+            symmetric=symmetric,
+        )
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def fsq_of(
+    tensors: Mapping[str, Tensor],
+    levels: Sequence[int],
+    *,
+    prefix: str = "",
+    num_codebooks: int | None = None,
+    symmetric: bool = False,
+) -> Quantizer:
+    """As :func:`load_fsq`, from a state dict."""
+    model: Quantizer
+    if num_codebooks is not None:
+        grids = [
+            ClampedFSQ(levels, scale=[float(count) ** -q for count in levels])
+            for q in range(num_codebooks)
+        ]
+        limit = [1 + 1 / (count - 1) for count in levels]
+        model = SquashedQuantizer(ResidualQuantizer(grids), limit=limit)
+    else:
+        model = SymmetricFSQ(levels) if symmetric else WideFSQ(levels)
+    names = [f"{prefix}project_{side}.{kind}" for side in ("in", "out") for kind in _PARTS]
+    weights = Weights(tensors, lambda name: name.removeprefix(prefix) if name in names else None)
+    if "project_in.weight" in weights:
+        dim = weights.size("project_in.weight", 1)
+        for side, size in (("in", model.dim), ("out", dim)):
+            if f"project_{side}.bias" not in weights:
+                weights.add(f"project_{side}.bias", torch.zeros(size))
+        model = ProjectedQuantizer(model, dim=dim)
     weights.load_into(model)
     return model.eval()
 

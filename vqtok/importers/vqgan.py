@@ -20,10 +20,11 @@ from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError
+from vqtok.importers.averages import averaged, has_averages
 from vqtok.importers.checkpoint import Checkpoint
 from vqtok.importers.weights import Weights, substitute, without_prefix
 from vqtok.nn import AbsentDecoder, Stack, VQGANDecoder, VQGANEncoder
-from vqtok.quantizers import FixedQuantizer, Quantizer, VectorQuantizer
+from vqtok.quantizers import IBQ, FixedQuantizer, Quantizer, VectorQuantizer
 
 _PREFIXES = (
     *("model.vqmodel.", "vqmodel.", "vqgan."),  # transformers: Chameleon, Janus
@@ -66,7 +67,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
     """Whether the names are those of this family."""
     names = without_prefix(checkpoint.tensors, _PREFIXES)
     first = ("down.0.block.0", "down_blocks.0.resnets.0", "conv_blocks.0.res.0")
-    return "quantize.embedding.weight" in names and any(
+    return {"quantize.embedding.weight", "quant_conv.weight"} <= set(names) and any(
         f"encoder.{block}.norm1.weight" in names for block in first
     )
 
@@ -76,23 +77,27 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
 
     Args:
         checkpoint: one that :func:`recognises` knows.
-        compare: latents with rows of the codebook by ``"distance"`` or by ``"angle"``; default: as
-            the model's own code does. (Janus in transformers goes by distance, but DeepSeek's
-            original by angle: equal only where all rows have length 1.)
+        compare: latents with rows of the codebook by ``"distance"``, by ``"angle"`` or by their
+            ``"product"``; default: as the model's own code does, which is by product if there are
+            running averages as those of IBQ (Shi et al., 2024, arXiv:2412.02692).
+            (Janus in transformers goes by distance, but DeepSeek's original by angle: equal only
+            where all rows have length 1.)
 
     Raises:
         DataError: a tensor is missing, unexpected or of the wrong shape, or the model has a part
             that vqtok lacks.
     """
-    tensors = without_prefix(checkpoint.tensors, _PREFIXES)
+    if compare is None and has_averages(checkpoint.tensors):
+        compare = "product"
+    tensors = averaged(without_prefix(checkpoint.tensors, _PREFIXES))
     if checkpoint.config.get("norm_type", "group") != "group":
         raise DataError("this VQModel has spatial normalisation (MoVQ), which vqtok does not have")
-    weights = Weights(tensors, lambda name: _rename(name, _depth_of_decoder(tensors)))
+    weights = Weights(tensors, lambda name: rename(name, _depth_of_decoder(tensors)))
     groups = checkpoint.config.get("norm_num_groups", 32)
-    encoder = VQGANEncoder(**_all_sizes(weights, "encoder", groups))
+    encoder = VQGANEncoder(**all_sizes(weights, "encoder", groups))
     decoder: Stack
     if "decoder.input.weight" in weights:
-        decoder = VQGANDecoder(**_all_sizes(weights, "decoder", groups))
+        decoder = VQGANDecoder(**all_sizes(weights, "decoder", groups))
     else:
         decoder = AbsentDecoder(encoder.dim, encoder.downsample)
         weights.drop("decoder.projection.")  # of no use alone
@@ -102,7 +107,7 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
     return model
 
 
-def _rename(name: str, reversed_stages: int) -> str | None:
+def rename(name: str, reversed_stages: int) -> str | None:
     """vqtok's name; the ``reversed_stages`` of the decoder, if any, are numbered backwards."""
     if _IGNORED.fullmatch(name):
         return None
@@ -149,7 +154,7 @@ def sizes_of(weights: Weights, part: str, groups: int) -> dict[str, Any]:
     }
 
 
-def _all_sizes(weights: Weights, part: str, groups: int) -> dict[str, Any]:
+def all_sizes(weights: Weights, part: str, groups: int) -> dict[str, Any]:
     """With those of the projection."""
     name = f"{part}.projection.weight"
     kernel = weights.size(name, -1) if weights[name].ndim == 4 else 1
@@ -164,6 +169,9 @@ def _quantizer(weights: Weights, tensors: Mapping[str, Tensor], compare: str | N
     by_angle = "encoder.conv_blocks.0.res.0.norm1.weight" in tensors
     if compare is None:
         compare = "angle" if by_angle else "distance"
+    if compare == "product":
+        weights.rename("codebook", "quantizer.embeddings")
+        return IBQ(size, dim)
     if compare == "angle":
         weights.rename("codebook", "quantizer.embeddings")
         weights.replace("quantizer.embeddings", lambda rows: F.normalize(rows.float(), dim=-1))

@@ -12,6 +12,8 @@ from vqtok.nn.absent import AbsentDecoder
 from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
 from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
 from vqtok.nn.emu3 import Emu3Decoder, Emu3Encoder
+from vqtok.nn.magvit import MAGVITDecoder, MAGVITEncoder
+from vqtok.nn.maskgit import MaskGITDecoder, MaskGITEncoder
 from vqtok.nn.mimi import MimiDecoder, MimiEncoder
 from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
 from vqtok.nn.parallel import ParallelDecoder
@@ -20,6 +22,7 @@ from vqtok.nn.seanet import SEANetDecoder, SEANetEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
 from vqtok.nn.snac import SNACDecoder, SNACEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
+from vqtok.nn.tiled import TiledDecoder, TiledEncoder
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
 from vqtok.nn.vqgan import VQGANDecoder, VQGANEncoder
 from vqtok.nn.waveform import WaveformDecoder, WaveformEncoder
@@ -38,8 +41,12 @@ __all__ = [
     "GridEncoder",
     "ImageDecoder",
     "ImageEncoder",
+    "MAGVITDecoder",
+    "MAGVITEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "MaskGITDecoder",
+    "MaskGITEncoder",
     "MimiDecoder",
     "MimiEncoder",
     "ParallelDecoder",
@@ -53,6 +60,8 @@ __all__ = [
     "SpectralEncoder",
     "Stack",
     "TiedMLPDecoder",
+    "TiledDecoder",
+    "TiledEncoder",
     "TransformerDecoder",
     "TransformerEncoder",
     "VQGANDecoder",
@@ -68,6 +77,9 @@ ENCODERS: dict[str, type[Stack]] = {
     "conv": ConvEncoder,
     "vqgan": VQGANEncoder,
     "emu3": Emu3Encoder,
+    "maskgit": MaskGITEncoder,
+    "magvit": MAGVITEncoder,
+    "tiled": TiledEncoder,
     "spectral": SpectralEncoder,
     "waveform": WaveformEncoder,
     "seanet": SEANetEncoder,
@@ -84,6 +96,9 @@ DECODERS: dict[str, type[Stack]] = {
     "conv": ConvDecoder,
     "vqgan": VQGANDecoder,
     "emu3": Emu3Decoder,
+    "maskgit": MaskGITDecoder,
+    "magvit": MAGVITDecoder,
+    "tiled": TiledDecoder,
     "absent": AbsentDecoder,
     "spectral": SpectralDecoder,
     "waveform": WaveformDecoder,
@@ -126,4 +141,6 @@ def _build(registry: Mapping[str, type[Stack]], kind: str, config: Mapping[str, 
     name = arguments.pop("type", None)
     if name not in registry:
         raise ValueError(f"unknown {kind} type {name!r}, expected one of {list(registry)}")
+    if isinstance(arguments.get("layer"), Mapping):
+        arguments["layer"] = _build(registry, kind, arguments["layer"])
     return registry[name](**arguments)

@@ -23,13 +23,16 @@ from vqtok.quantizers.lfq import LFQ
 from vqtok.quantizers.multirate import MultiRateQuantizer
 from vqtok.quantizers.multiscale import MultiScaleQuantizer
 from vqtok.quantizers.projected import ProjectedQuantizer
+from vqtok.quantizers.pyramid import PyramidQuantizer
 from vqtok.quantizers.random_projection import RandomProjectionQuantizer
 from vqtok.quantizers.residual import ResidualQuantizer
 from vqtok.quantizers.residual_fsq import ClampedFSQ, residual_fsq
 from vqtok.quantizers.shared_residual import SharedResidualQuantizer
 from vqtok.quantizers.simvq import SimVQ
+from vqtok.quantizers.squashed import SquashedQuantizer
 from vqtok.quantizers.summed import SummedQuantizer
 from vqtok.quantizers.vector import VectorQuantizer
+from vqtok.quantizers.wide_fsq import SymmetricFSQ, WideFSQ
 
 __all__ = [
     "BSQ",
@@ -46,14 +49,18 @@ __all__ = [
     "MultiRateQuantizer",
     "MultiScaleQuantizer",
     "ProjectedQuantizer",
+    "PyramidQuantizer",
     "Quantized",
     "Quantizer",
     "RandomProjectionQuantizer",
     "ResidualQuantizer",
     "SharedResidualQuantizer",
     "SimVQ",
+    "SquashedQuantizer",
     "SummedQuantizer",
+    "SymmetricFSQ",
     "VectorQuantizer",
+    "WideFSQ",
     "build_quantizer",
     "residual_fsq",
     "rotation_trick",
@@ -69,6 +76,8 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "fixed": FixedQuantizer,
     "fsq": FSQ,
     "ifsq": IFSQ,
+    "wide_fsq": WideFSQ,
+    "symmetric_fsq": SymmetricFSQ,
     "clamped_fsq": ClampedFSQ,
     "lfq": LFQ,
     "bsq": BSQ,
@@ -79,6 +88,8 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "beam_residual": BeamResidualQuantizer,
     "summed": SummedQuantizer,
     "multirate": MultiRateQuantizer,
+    "squashed": SquashedQuantizer,
+    "pyramid": PyramidQuantizer,
     "multiscale": MultiScaleQuantizer,
 }
 

@@ -40,6 +40,7 @@ class MultiScaleQuantizer(Quantizer):
         scales: the sides of the maps, rising, e.g. (1, 2, 3, 4, 5, 6, 8, 10, 13, 16).
         refinements: number of convolutions, at most one a scale; neighbouring scales share one.
         refinement_ratio: share of the convolution in what a scale adds; 0 leaves it out.
+        shared: for each scale, the number of its convolution. Default: evenly.
 
     A cell of a scale counts if any position under it does; it averages those that count.
 
@@ -56,6 +57,7 @@ class MultiScaleQuantizer(Quantizer):
         *,
         refinements: int = 4,
         refinement_ratio: float = 0.5,
+        shared: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         scales = [int(side) for side in scales]
@@ -74,6 +76,14 @@ class MultiScaleQuantizer(Quantizer):
                 f"not {refinements} and {refinement_ratio}"
             )
         refinements = min(refinements, len(scales))
+        even = [index * refinements // len(scales) for index in range(len(scales))]
+        if shared is not None and (
+            len(shared) != len(scales) or not set(shared) <= set(range(refinements))
+        ):
+            raise ValueError(
+                f"shared must name one of {refinements} convolutions for each of {len(scales)} "
+                f"scales, not {list(shared)}"
+            )
         self.config: dict[str, Any] = {
             "type": "multiscale",
             "layer": layer.config,
@@ -81,6 +91,9 @@ class MultiScaleQuantizer(Quantizer):
             "refinements": refinements,
             "refinement_ratio": refinement_ratio,
         }
+        self.shared = even if shared is None else [int(index) for index in shared]
+        if self.shared != even:  # left out otherwise, so that older configs keep their fingerprint
+            self.config["shared"] = self.shared
         self.dim = layer.dim
         self.layer: Quantizer = layer
         self.scales = tuple(scales)
@@ -180,7 +193,7 @@ class MultiScaleQuantizer(Quantizer):
     def _blow_up(self, cells: Tensor, index: int) -> Tensor:
         """What the quantized cells [B, s, s, D] of a scale add to the map [B, S, S, D]."""
         planes = _resize(cells.permute(0, 3, 1, 2), self.scales[-1])
-        refine = self.refinements[index * len(self.refinements) // len(self.scales)]
+        refine = self.refinements[self.shared[index]]
         ratio = self.refinement_ratio
         added: Tensor = (1 - ratio) * planes + ratio * refine(planes)
         return added.permute(0, 2, 3, 1)
