@@ -27,7 +27,7 @@ class PyramidQuantizer(Quantizer):
         layer: a :class:`MultiScaleQuantizer` whose first scale is 1. D is S * S * d, and Q the sum
             of the squared scales.
 
-    Losses: the layer's. Metrics: ``perplexity`` and ``usage`` of each slot, [Q].
+    Losses: the layer's. Metrics: ``perplexity`` and ``usage`` of each slot, ``dead`` of all, [Q].
     """
 
     def __init__(self, layer: Quantizer) -> None:
@@ -59,15 +59,22 @@ class PyramidQuantizer(Quantizer):
             coarse = self.embed(codes).to(latents.dtype)
             quantized = latents + (coarse - latents).detach() if latents.requires_grad else coarse
         valid = None if mask is None else mask.flatten()
-        metrics = usage_of_columns(
-            codes.flatten(0, -2), self.layer.codebook_sizes[0], valid, all_ranks=self.training
-        )
+        metrics = self._usage(codes.flatten(0, -2), valid, result.metrics["dead"])
         return Quantized(quantized, codes, result.losses, metrics)
 
     def embed(self, codes: Tensor) -> Tensor:
         check_codes(codes, self.codebook_sizes)
         whole = max(end for end in self.ends if end <= codes.shape[-1])
         return self.layer.embed(codes[..., :whole, None]).flatten(-3)
+
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        spread = None if valid is None else valid[:, None].expand(codes.shape).flatten()
+        return self._usage(codes, valid, self.layer.metrics(codes.reshape(-1, 1), spread)["dead"])
+
+    def _usage(self, codes: Tensor, valid: Tensor | None, dead: Tensor) -> dict[str, Tensor]:
+        size = self.layer.codebook_sizes[0]
+        found = usage_of_columns(codes, size, valid, all_ranks=self.training)
+        return {**found, "dead": dead.expand(codes.shape[-1])}
 
     def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
         shape = (*latents.shape[:-1], self.side, self.side, self.layer.dim)

@@ -60,6 +60,9 @@ class SquashedQuantizer(Quantizer):
     def embed(self, codes: Tensor) -> Tensor:
         return self.layer.embed(codes)
 
+    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+        return self.layer.metrics(codes, valid)
+
     def codes_of(self, quantized: Tensor) -> Tensor:
         return self.layer.codes_of(quantized)
 
