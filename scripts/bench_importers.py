@@ -81,9 +81,9 @@ def sound(samples: int) -> Tensor:
 
 
 def fill(table: Tensor, rows: Tensor) -> None:
-    """Codes at and around latents [N, D]."""
+    """Codes around latents [N, D], so far that every level leaves something to the next."""
     chosen = rows[torch.randint(len(rows), (len(table),))]
-    table.copy_(chosen * (1 + 0.1 * torch.randn_like(chosen)))
+    table.copy_(chosen + 0.5 * rows.std() * torch.randn_like(chosen))
 
 
 def diffusers_rival(small: bool, side: int) -> Rival:
