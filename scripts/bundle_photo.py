@@ -143,7 +143,8 @@ def held_out(tokenizer: ImageTokenizer, corpus: Path, photos: Path) -> dict[str,
     codes_seen = 0
     for path in tqdm([*others, *sorted(photos.glob("*.png"))], desc="usage"):
         pixels = read_image(Source(path.name, str(path))).pixels
-        codes = tokenizer.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].numpy()
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        codes = tokenizer.encode(image)[0].numpy()
         codes_seen += codes.shape[0] * codes.shape[1]
         for q, seen in enumerate(used):
             seen[codes[..., q]] = True

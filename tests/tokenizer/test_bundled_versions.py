@@ -51,7 +51,7 @@ def test_what_is_bundled_is_listed() -> None:
         if version.folder is not None:
             config = json.loads((version.folder / "config.json").read_text(encoding="utf-8"))
             assert (config["fingerprint"], len(version.fingerprint)) == (version.fingerprint, 64)
-    assert {"audio", "photo"} <= set(bundled_names())
+    assert {"audio", "photo", "photo-lm"} <= set(bundled_names())
 
 
 def test_names(package: Path, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
             if _is_sound(model)
             else {"size": 256, "batch_size": 16}
         )
-        validation = _crops(args.validation, model, seed=args.seed, **sizes)
+        validation = _crops(args.validation, model, seed=0, **sizes)
     with joined(args.device) as device:
         trainer = Trainer(
             model_config,
