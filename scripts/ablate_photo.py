@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vqtok.autoencoders import Autoencoder, preset_config
-from vqtok.media.sources import list_sources
+from vqtok.media import list_sources
 from vqtok.training import PhotoCrops, PhotoTask, TrainConfig, Trainer
 from vqtok.training.data import TrainingData
 

@@ -23,7 +23,7 @@ from evaluate_audio import evaluate
 
 from vqtok.autoencoders import build_autoencoder, preset_config
 from vqtok.autoencoders.presets import residual_spectral
-from vqtok.media.sources import list_sources
+from vqtok.media import list_sources
 from vqtok.tokenizer import AudioTokenizer
 from vqtok.training import AudioCrops, SoundTask, TrainConfig, Trainer
 

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import torch
 
+from vqtok.media import list_sources
 from vqtok.media.images import read_image, write_image
-from vqtok.media.sources import list_sources
 from vqtok.tokenizer import Tokenizer
 
 # VmHWM, since ru_maxrss starts from what the parent process had resident.

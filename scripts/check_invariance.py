@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vqtok.media import list_sources
 from vqtok.media.images import read_image
-from vqtok.media.sources import list_sources
 from vqtok.tokenizer import Tokenizer, to_unit_range
 from vqtok.tokenizer import images as tiling
 

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqtok.media import list_sources
 from vqtok.media.images import read_image
-from vqtok.media.sources import list_sources
 from vqtok.quantizers import (
     BSQ,
     FSQ,

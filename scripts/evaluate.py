@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vqtok.media import list_sources
 from vqtok.media.images import read_image
-from vqtok.media.sources import list_sources
 from vqtok.tokenizer import Tokenizer
 
 

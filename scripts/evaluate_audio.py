@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from audio_baselines import Wave, baseline, baselines
 
+from vqtok.media import list_sources
 from vqtok.media.audio import read_audio
 from vqtok.media.resampling import resample
-from vqtok.media.sources import list_sources
 from vqtok.nn.sound_losses import SoundLoss
 from vqtok.tokenizer import AudioTokenizer, Tokenizer
 from vqtok.tokens import Header, Sample, write_shard

@@ -1,0 +1,29 @@
+"""Every name that a script takes from vqtok is there: no script runs in the tests as a whole."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+def test_imports_from_vqtok(script: Path) -> None:
+    missing = []
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("vqtok"):
+            continue
+        assert node.module is not None
+        module = import_module(node.module)
+        for alias in node.names:
+            submodule = f"{node.module}.{alias.name}"
+            if hasattr(module, alias.name):
+                continue
+            if not hasattr(module, "__path__") or find_spec(submodule) is None:
+                missing.append(submodule)
+    assert not missing
