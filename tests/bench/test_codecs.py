@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqtok.bench.codecs import BASELINES, Lineup, available
 from vqtok.bench.codecs.base import measured
-from vqtok.bench.codecs.tokenizers import TokenizerCoder
+from vqtok.bench.codecs.tokenizers import RATE_WEIGHTS, TokenizerCoder
 from vqtok.bench.results import Sample
 from vqtok.errors import UsageError
 from vqtok.media import read_audio, read_image
@@ -95,7 +95,7 @@ def test_a_tokenizer_of_images(photo, tmp_path) -> None:
     sample = image_sample(photo)
     coded = list(coder.code(photo, sample))
     assert [curve.name for curve in coder.curves] == ["photo plain", "photo bits", "photo entropy"]
-    counts = coder.counts
+    counts = {name: setting.num_codebooks for name, setting in coder.settings.items()}
     assert [(each.setting, each.curve) for each in coded] == [
         (setting, curve.name) for setting in counts for curve in coder.curves
     ]
@@ -115,6 +115,24 @@ def test_a_tokenizer_of_images(photo, tmp_path) -> None:
         assert 0 < coder.code_bytes(each.data) < len(each.data)
     plain, bits, entropy = (coder.code_bytes(each.data) for each in coded[-3:])
     assert entropy < bits < plain
+
+
+def test_codes_chosen_by_their_bits_are_a_curve_of_their_own(photo) -> None:
+    tokenizer = Tokenizer.from_pretrained("photo")
+    coder = TokenizerCoder("photo", tokenizer)
+    name = "photo entropy, weighted"
+    assert [curve.name for curve in coder.curves][-2:] == ["photo entropy", name]
+    coded = {each.setting: each for each in coder.code(photo, image_sample(photo))}
+    batch = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    sizes = []
+    for weight, setting in zip(RATE_WEIGHTS, coder.curves[-1].settings, strict=True):
+        each = coded[setting]
+        assert each.curve == name
+        codes = tokenizer.encode(batch, rate_weight=weight)
+        assert np.array_equal(coder.codes(each.data), codes[0].numpy())
+        sizes.append(coder.code_bytes(each.data))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] < coder.code_bytes(coded["4 codebooks"].data)
 
 
 def test_a_tokenizer_of_sounds(make_audio_model) -> None:

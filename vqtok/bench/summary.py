@@ -206,11 +206,12 @@ def _codes(
     coder = table.coders[c]
     if not isinstance(coder, TokenizerCoder):
         return None, ()
-    used = coder.counts[setting]
+    how = coder.settings[setting]
+    used = how.num_codebooks
     sizes = coder.tokenizer.codebook_sizes[:used]
     counts = [np.zeros(size, np.int64) for size in sizes]
     total = coded_bytes = 0
-    coded = coder.curves[-1].name if coder.tiers[-1] == "entropy" else None
+    coded = how.curves.get("entropy")
     for s in common:
         data = table.data(c, s, curve, setting)
         assert data is not None

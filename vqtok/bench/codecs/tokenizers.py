@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from vqtok.bench.codecs.base import Array, Coded, Coder, Curve, Measured, measured, most
 from vqtok.bench.results import Sample
+from vqtok.errors import UsageError
 from vqtok.tokenizer import AudioTokenizer, ImageTokenizer, Tokenizer
 from vqtok.tokens import Header, ShardReader, write_shard
 from vqtok.tokens import Sample as TokenSample
@@ -28,8 +30,24 @@ RULE = (
 )
 
 
+RATE_WEIGHTS = (10.0, 3.0, 1.0, 0.3, 0.1)  # from low to high rate
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How codes are made, and the curves that show them: packing tier to name."""
+
+    name: str
+    num_codebooks: int
+    rate_weight: float
+    curves: dict[str, str]
+
+
 class TokenizerCoder(Coder):
-    """A tokenizer: a curve for each packing tier, a setting for each number of codebooks."""
+    """A tokenizer: a curve for each packing tier, a setting for each number of codebooks.
+
+    With a prior, one more curve of all codebooks, chosen by distance and bits (``rate_weight``).
+    """
 
     kind = "tokenizer"
 
@@ -41,46 +59,65 @@ class TokenizerCoder(Coder):
         counts = range(1, total + 1)
         if settings is not None and total > settings:
             counts = sorted({round(x) for x in np.linspace(1, total, settings)})  # type: ignore[assignment]
-        self.counts = {_setting(count): count for count in counts}
         largest = max(tokenizer.codebook_sizes)
-        self.tiers = [tier for tier in PACKINGS if tier != "entropy" or largest <= MAX_CODED_SIZE]
-        self.curves = tuple(
-            Curve(f"{name} {tier}", f"{_tier(tier, tokenizer)}: {RULE}", tuple(self.counts))
-            for tier in self.tiers
-        )
+        tiers = [tier for tier in PACKINGS if tier != "entropy" or largest <= MAX_CODED_SIZE]
+        names = {tier: f"{name} {tier}" for tier in tiers}
+        numbers = [Setting(_setting(count), count, 0.0, names) for count in counts]
+        self.settings = {setting.name: setting for setting in numbers}
+        curves = [
+            Curve(
+                names[tier],
+                f"{_tier(tier, tokenizer)}: {RULE}",
+                tuple(self.settings),
+            )
+            for tier in tiers
+        ]
+        if settings is None and "entropy" in tiers and _can_weigh(tokenizer):
+            names = {"entropy": f"{name} entropy, weighted"}
+            weighted = [
+                Setting(f"rate weight {weight:g}", total, weight, names) for weight in RATE_WEIGHTS
+            ]
+            self.settings |= {setting.name: setting for setting in weighted}
+            curves.append(
+                Curve(
+                    names["entropy"],
+                    f"codes chosen by distance and bits, {_tier('entropy', tokenizer)}: {RULE}",
+                    tuple(setting.name for setting in weighted),
+                )
+            )
+        self.curves = tuple(curves)
         prior = tokenizer.prior
         self.identity = {
             "fingerprint": tokenizer.fingerprint,
             "prior": prior.digest if prior else "",
-            "counts": list(self.counts.values()),
+            "settings": [[each.num_codebooks, each.rate_weight] for each in self.settings.values()],
             "device": tokenizer.device.type,
         }
 
     def code(self, original: Array, sample: Sample) -> Iterator[Coded]:
         inputs = _batch(original)
-        for setting, count in self.counts.items():
+        for setting in self.settings.values():
             with measured() as encoding:
-                codes = self._encode(inputs, sample, count)
+                codes = self._encode(inputs, sample, setting)
             decoded: Array | None = None
             network = Measured()
-            for curve, tier in zip(self.curves, self.tiers, strict=True):
+            for tier, curve in setting.curves.items():
                 with self._folder() as folder:
                     with measured() as packing:
                         path = folder / FILE
-                        write_shard(
-                            path, [TokenSample(codes, _meta(sample))], self._header(count, tier)
-                        )
+                        header = self._header(setting, tier)
+                        write_shard(path, [TokenSample(codes, _meta(sample))], header)
                     with measured() as reading:
                         found = ShardReader(path).read(0).codes
                     data = path.read_bytes()
                 if not np.array_equal(found, codes):
-                    raise AssertionError(f"{curve.name}: other codes came back from the file")
+                    raise AssertionError(f"{curve}: other codes came back from the file")
                 if decoded is None:  # the same codes whatever the tier
                     with measured() as network:
                         decoded = self._decode(found, sample)
                 yield Coded(
-                    curve.name,
-                    setting,
+                    curve,
+                    setting.name,
                     data,
                     decoded,
                     encoding.seconds + packing.seconds,
@@ -114,22 +151,27 @@ class TokenizerCoder(Coder):
                 prior.save(Path(folder, PRIOR))
             yield Path(folder)
 
-    def _header(self, count: int, tier: str) -> Header:
+    def _header(self, setting: Setting, tier: str) -> Header:
         prior = self.tokenizer.prior if tier == "entropy" else None
         return Header(
             tokenizer=self.tokenizer.fingerprint,
             tokenizer_name=self.tokenizer.name,
-            codebook_sizes=self.tokenizer.codebook_sizes[:count],
+            codebook_sizes=self.tokenizer.codebook_sizes[: setting.num_codebooks],
             modality=self.tokenizer.modality,
             packing=tier,
             prior=prior.digest if prior else "",
+            rate_weight=setting.rate_weight,
         )
 
-    def _encode(self, inputs: torch.Tensor, sample: Sample, count: int) -> NDArray[np.int64]:
+    def _encode(self, inputs: torch.Tensor, sample: Sample, setting: Setting) -> NDArray[np.int64]:
+        how: Any = {
+            "num_codebooks": setting.num_codebooks,
+            "rate_weight": setting.rate_weight,
+        }
         if isinstance(self.tokenizer, AudioTokenizer):
-            codes = self.tokenizer.encode(inputs, sample.sample_rate, num_codebooks=count)
+            codes = self.tokenizer.encode(inputs, sample.sample_rate, **how)
         else:
-            codes = self.tokenizer.encode(inputs, num_codebooks=count)
+            codes = self.tokenizer.encode(inputs, **how)
         found: NDArray[np.int64] = codes[0].cpu().numpy()
         return found
 
@@ -145,6 +187,14 @@ class TokenizerCoder(Coder):
         length = round(sample.seconds * sample.sample_rate)
         sound = self.tokenizer.decode(batch, samples=length, sample_rate=sample.sample_rate)
         return np.ascontiguousarray(sound[0].T.cpu().numpy())
+
+
+def _can_weigh(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer has a prior and codes that may be chosen by it."""
+    try:
+        return tokenizer.prior is not None and tokenizer.choice(1, RATE_WEIGHTS[0]) is not None
+    except UsageError:  # a quantizer whose codes don't add up
+        return False
 
 
 def _setting(count: int) -> str:
