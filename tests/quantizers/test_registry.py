@@ -405,8 +405,12 @@ def codebooks(quantizer):
     if isinstance(quantizer, (GroupedQuantizer, SummedQuantizer)):
         return [part for layer in quantizer.layers for part in codebooks(layer)]
     if isinstance(quantizer, MultiRateQuantizer):
-        return [layer for layer, _, share in quantizer._levels(99) for _ in range(share)]
-    if isinstance(quantizer, (ProjectedQuantizer, SquashedQuantizer, PyramidQuantizer)):
+        return [
+            codebooks(part)[0] for part, _, share in quantizer._levels(99) for _ in range(share)
+        ]
+    if isinstance(quantizer, PyramidQuantizer):
+        return codebooks(quantizer.layer.layer) * len(quantizer.codebook_sizes)
+    if isinstance(quantizer, (ProjectedQuantizer, SquashedQuantizer)):
         return codebooks(quantizer.layer)
     return [quantizer]
 

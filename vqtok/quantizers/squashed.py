@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqtok.quantizers.base import Quantized, Quantizer, check_latents, zero_masked
+from vqtok.quantizers.base import (
+    Quantized,
+    Quantizer,
+    check_latents,
+    refuse_not_finite,
+    zero_masked,
+)
 
 
 class SquashedQuantizer(Quantizer):
@@ -51,7 +57,10 @@ class SquashedQuantizer(Quantizer):
     ) -> Quantized:
         check_latents(latents, self.dim, mask)
         with torch.autocast(latents.device.type, enabled=False):
-            squashed = self._squash(zero_masked(latents.float(), mask))
+            rows = zero_masked(latents.float(), mask)
+            if not self.training:  # infinity would be squashed, too
+                refuse_not_finite(rows)
+            squashed = self._squash(rows)
             result = self.layer(squashed, mask, num_codebooks=num_codebooks)
         return Quantized(
             result.quantized.to(latents.dtype), result.codes, result.losses, result.metrics
