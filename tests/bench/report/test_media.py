@@ -63,14 +63,27 @@ def test_every_picture_is_of_the_codec_and_setting_it_says(toys):
 
 def test_the_nearest_setting_is_the_nearest_by_ratio(toys):
     results, _ = toys.toy()
-    sample = results.samples[1]
-    for rate in target_rates(results):
-        target = target_bytes(results, sample, rate)
+    for rate in (0.3, 0.5, 1.5):
+        target = target_bytes(results, 1, rate)
         assert target == pytest.approx(rate * 64 * 96 / 8)
         for codec in results.codecs[:3]:
             best = min(codec.points, key=lambda p: max(p.bytes[1] / target, target / p.bytes[1]))
             assert nearest_setting(codec, 1, target) is best
     assert nearest_setting(results.codecs[3], 1, 100.0) is None
+
+
+def test_at_a_tokenizers_rate_its_own_bytes_are_matched(toys):
+    from dataclasses import replace
+
+    results, media = toys.toy()
+    photo, *others = results.codecs
+    sizes = [(150, 120, 180), (300, 333, 267)]
+    points = tuple(replace(p, bytes=s) for p, s in zip(photo.points, sizes, strict=True))
+    results = replace(results, codecs=(replace(photo, points=points), *others))
+    rates = target_rates(results)
+    assert [target_bytes(results, 1, rate) for rate in rates] == [120, 333]
+    for entry in comparison(results, media)["samples"]:
+        assert [row[0]["ratio"] for row in entry["shown"]] == [1, 1]
 
 
 def test_shown_names_leave_out_the_shared_folders(toys):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vqtok.bench.report.excerpts import Picture, Sound
 from vqtok.bench.report.winners import contenders, tokenizer_rates
-from vqtok.bench.results import Codec, Media, Point, Results, Sample
+from vqtok.bench.results import Codec, Media, Point, Results
 
 BUDGET = 24_000_000
 """Characters of data URIs in a page."""
@@ -102,8 +102,14 @@ def nearest_setting(codec: Codec, index: int, target: float) -> Point | None:
     return min(coded, key=lambda pair: pair[0])[1] if coded else None
 
 
-def target_bytes(results: Results, sample: Sample, rate: float) -> float:
-    """Bytes of the sample at a rate."""
+def target_bytes(results: Results, index: int, rate: float) -> float:
+    """Bytes to match for a sample: of the tokenizer whose rate it is, else those of the rate."""
+    for codec in contenders(results):
+        for point in codec.points if codec.kind == "tokenizer" else ():
+            size = point.bytes[index]
+            if size and point.rate_of(results.metrics[0].name) == rate:
+                return size
+    sample = results.samples[index]
     if results.modality == "image":
         return rate * (sample.height or 1) * (sample.width or 1) / 8
     return rate * (sample.seconds or 1) * 125
@@ -138,7 +144,7 @@ class _Chosen:
 
 def _chosen(results: Results, media: Media, index: int, rate: float) -> list[_Chosen]:
     sample = results.samples[index]
-    target = target_bytes(results, sample, rate)
+    target = target_bytes(results, index, rate)
     found = []
     for codec in contenders(results):
         point = nearest_setting(codec, index, target)

@@ -134,17 +134,19 @@ def _plot(metric: Metric) -> Markup:
 
 
 def _compare(results: Results) -> Markup:
-    what = {
-        "image": "Each codec at the setting whose file is nearest in bytes to the chosen rate; the "
-        "pictures are kept to the pixel. Drag the divider; drag the crops to look elsewhere.",
-        "audio": "Each codec at the setting whose file is nearest in bytes to the chosen rate. "
-        "Starting one player stops the other and goes on at the same moment.",
-    }
+    tokenizers = any(codec.kind == "tokenizer" for codec in results.codecs)
+    matched = "the tokenizer's file at the chosen rate" if tokenizers else "the chosen rate"
+    what = f"Each codec at the setting whose file is nearest in bytes to {matched}. "
+    what += {
+        "image": "The pictures are kept to the pixel. Drag the divider; drag the crops to look "
+        "elsewhere.",
+        "audio": "Starting one player stops the other and goes on at the same moment.",
+    }[results.modality]
     title = {"image": "See it at matched bytes", "audio": "Hear it at matched bytes"}
     return section(
         "compare",
         title[results.modality],
-        tag("p", what[results.modality], class_="hint"),
+        tag("p", what, class_="hint"),
         tag("div", id="stage"),
     )
 

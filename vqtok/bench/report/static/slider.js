@@ -24,8 +24,9 @@ class Slider {
       look((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
     });
     this.facts = h('table');
-    this.element = h('div', {class: 'slider'},
-      h('div', {class: 'sight'}, h('div', {class: 'tags'}, ...this.labels), this.frame, this.range),
+    this.sight = h('div', {class: 'sight'}, h('div', {class: 'tags'}, ...this.labels), this.frame,
+      this.range);
+    this.element = h('div', {class: 'slider'}, this.sight,
       h('div', {class: 'scroll'}, this.facts));
     this.move();
   }
@@ -43,6 +44,7 @@ class Slider {
 
   /** The two sides, left and right: {codec, entry} as in the comparison. */
   show(sample, sides) {
+    this.sight.style.maxWidth = `${Math.max(320, sample.width)}px`;
     this.frame.style.width = `min(100%, ${sample.width}px)`;
     this.frame.style.aspectRatio = `${sample.width} / ${sample.height}`;
     [this.over, this.under].forEach((image, i) => {
