@@ -411,6 +411,15 @@ def test_two_names_for_one_tensor_are_refused() -> None:
         Weights({"a": torch.zeros(1), "b": torch.zeros(1)}, lambda _name: "c")
 
 
+def test_the_published_size_of_emu3_fits() -> None:
+    with torch.device("meta"):
+        published = hf_emu3.Emu3VQVAE(hf_emu3.Emu3VQVAEConfig())
+    tensors = {name: torch.zeros(v.shape) for name, v in published.state_dict().items()}
+    model = FAMILIES["emu3"].build(Checkpoint(tensors))
+    assert model.quantizer.codebook_sizes == (32768,)
+    assert (model.encoder.downsample, model.encoder.dim) == (8, 4)
+
+
 @pytest.mark.parametrize("kind", [hf_chameleon.ChameleonVQVAE, hf_janus.JanusVQVAE])
 def test_published_sizes_fit(kind: Any) -> None:
     """The defaults of transformers are those of the published models."""
