@@ -249,11 +249,12 @@ bool prior_decode_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows,
 
 void prior_choose_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows, int64_t columns,
                       uintptr_t targets, uintptr_t embeddings, int64_t dim, int32_t weight,
-                      int weight_shift, int64_t first_row, const std::string& isa) {
+                      int weight_shift, int32_t limit, int64_t first_row, uintptr_t next,
+                      int64_t next_size, const std::string& isa) {
   py::gil_scoped_release release;
   const Planes known{at<uint32_t>(planes), q, rows, columns};
   const Wanted wanted{at<int16_t>(targets), at<int16_t>(embeddings), dim, weight, weight_shift,
-                      first_row};
+                      limit, first_row, at<int16_t>(next), next_size};
   prior.networks[q].choose(known, wanted, *choose_isa(isa.c_str()).prior,
                            at<uint32_t>(planes) + q * known.size());
 }
@@ -355,7 +356,8 @@ PYBIND11_MODULE(_native, m) {
         "Fills plane q; False if bytes of the stream were left over.");
   m.def("prior_choose_cpu", &prior_choose_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
         py::arg("rows"), py::arg("columns"), py::arg("targets"), py::arg("embeddings"),
-        py::arg("dim"), py::arg("weight"), py::arg("weight_shift"), py::arg("first_row"),
+        py::arg("dim"), py::arg("weight"), py::arg("weight_shift"), py::arg("limit"),
+        py::arg("first_row"), py::arg("next"), py::arg("next_size"),
         py::arg("isa"), "Fills plane q with the codes that are worth most; see csrc/cpu/prior.h.");
   m.def("prior_weights_cpu", &prior_weights_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
         py::arg("rows"), py::arg("columns"), py::arg("weights"), py::arg("isa"),

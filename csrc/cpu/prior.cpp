@@ -10,6 +10,7 @@ namespace vqtok {
 namespace {
 
 constexpr int64_t kRows = 32;  // positions that are evaluated together
+constexpr int kLookAhead = 4;
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -63,18 +64,20 @@ struct Weigh {
   }
 };
 
-// Embeddings in the order of a network's outputs, as dense_wide wants them so that its outputs are
-// |e|^2 - 2 e x: squared distances but for |x|^2.
+// Embeddings in some order, as dense_wide wants them so that its outputs are |e|^2 - 2 e x: squared
+// distances but for |x|^2. What fills up the last block is as far away as can be.
 struct PackedEmbeddings {
-  PackedEmbeddings(const Wanted& wanted, const uint32_t* codes, int64_t count)
+  PackedEmbeddings(const int16_t* embeddings, int64_t dim, const uint32_t* codes, int64_t count)
       : padded_out(round_up(count, kOutBlock)),
-        padded_dim(round_up(wanted.dim, 2)),
+        padded_dim(round_up(dim, 2)),
         negatives(padded_out * padded_dim),
         squares(padded_out) {
-    for (int64_t o = 0; o < count; ++o) {
-      const int16_t* from = wanted.embeddings + codes[o] * wanted.dim;
+    for (int64_t o = 0; o < padded_out; ++o) {
+      squares[o] = o < count ? 0 : 1 << 30;
+      if (o >= count) continue;
+      const int16_t* from = embeddings + (codes ? codes[o] : o) * dim;
       int16_t* block = negatives.data() + o / kOutBlock * kOutBlock * padded_dim;
-      for (int64_t i = 0; i < wanted.dim; ++i) {
+      for (int64_t i = 0; i < dim; ++i) {
         squares[o] += from[i] * from[i];
         block[(i / 2 * kOutBlock + o % kOutBlock) * 2 + i % 2] = static_cast<int16_t>(-2 * from[i]);
       }
@@ -105,6 +108,7 @@ struct Choose {
   static constexpr bool knows_codes = false, chooses = true;
   const Wanted& wanted;
   std::vector<PackedEmbeddings> members;  // as the network's layers of that name
+  std::unique_ptr<PackedEmbeddings> next;
   uint32_t* codes;
 };
 
@@ -208,24 +212,30 @@ class PriorNetwork::Rows {
   void choose(const Choose& choice) {
     const Wanted& wanted = choice.wanted;
     const int64_t padded_dim = choice.members[0].padded_dim;
-    Buffer<int16_t>& targets = targets_;
-    if (!targets.size()) {
-      targets = Buffer<int16_t>(kRows * padded_dim);
-      distances_ = Buffer<int32_t>(kRows * network_.members_[0].padded_out);
-      least_ = Buffer<int64_t>(kRows);
+    if (!targets_.size()) {
+      targets_ = Buffer<int16_t>(kRows * padded_dim);
+      distances_ = Buffer<int32_t>(
+          std::max(kRows * network_.members_[0].padded_out,
+                   choice.next ? kLookAhead * choice.next->padded_out : 0));
+      candidates_.resize(kRows);
+    }
+    for (int64_t row = 0; row < count_; ++row) {
+      memcpy(targets_.data() + row * padded_dim, wanted.targets + at(row) * wanted.dim,
+             wanted.dim * sizeof(int16_t));
+      candidates_[row].count = 0;
+    }
+    const int64_t groups = network_.members_.size();
+    if (network_.groups_) {
+      const int64_t size = count_ * network_.groups_->padded_out;
+      group_outputs_ = Buffer<int32_t>(size);
+      memcpy(group_outputs_.data(), y_.data(), size * sizeof(int32_t));
+    }
+    for (int64_t group = 0; group < groups; ++group) {
+      if (network_.groups_) dense(network_.members_[group], x_.data(), count_);
+      consider(choice, group);
     }
     for (int64_t row = 0; row < count_; ++row)
-      memcpy(targets.data() + row * padded_dim, wanted.targets + at(row) * wanted.dim,
-             wanted.dim * sizeof(int16_t));
-    if (!network_.groups_) return choose_members(choice, 0, nullptr);
-    const PackedLayer& groups = *network_.groups_;
-    Buffer<int32_t> outputs(count_ * groups.padded_out);
-    memcpy(outputs.data(), y_.data(), count_ * groups.padded_out * sizeof(int32_t));
-    for (int64_t row = 0; row < count_; ++row) least_[row] = INT64_MAX;
-    for (int64_t group = 0; group < groups.out; ++group) {
-      dense(network_.members_[group], x_.data(), count_);
-      choose_members(choice, group, outputs.data());
-    }
+      choice.codes[at(row)] = candidates_[row].codes[choice.next ? look_ahead(choice, row) : 0];
   }
 
   void clear() { count_ = 0; }
@@ -235,31 +245,77 @@ class PriorNetwork::Rows {
     return places_[row].row * planes_.columns + places_[row].column;
   }
 
-  // The members' outputs are in y_; `of_groups` are those of the groups, null without any.
-  void choose_members(const Choose& choice, int64_t group, const int32_t* of_groups) {
+  // Codes that are worth most, the best first.
+  struct Candidates {
+    int count = 0;
+    int64_t costs[kLookAhead];
+    uint32_t codes[kLookAhead];
+
+    void add(int64_t cost, uint32_t code) {
+      int at = count < kLookAhead ? count++ : kLookAhead;
+      for (; at > 0 && cost < costs[at - 1]; --at) {
+        if (at == kLookAhead) continue;
+        costs[at] = costs[at - 1];
+        codes[at] = codes[at - 1];
+      }
+      if (at == kLookAhead) return;
+      costs[at] = cost;
+      codes[at] = code;
+    }
+  };
+
+  // Adds the best of a group, whose outputs are in y_, to the candidates of all rows.
+  void consider(const Choose& choice, int64_t group) {
     const PackedLayer& members = network_.members_[group];
     const PackedEmbeddings& embeddings = choice.members[group];
     kernel_.dense_wide(targets_.data(), count_, embeddings.padded_dim,
                        embeddings.negatives.data(), embeddings.squares.data(),
                        embeddings.padded_out, distances_.data());
+    const int keep = choice.next ? kLookAhead : 1;
     for (int64_t row = 0; row < count_; ++row) {
       const int32_t* y = y_.data() + row * members.padded_out;
-      int32_t least = 0;
-      const int64_t member =
-          kernel_.cheapest(distances_.data() + row * embeddings.padded_out, y, members.out,
-                           members.shift, choice.wanted.weight, choice.wanted.weight_shift, &least);
-      int64_t cost = least;
-      if (of_groups) {
+      int32_t sums[kLookAhead], outcomes[kLookAhead];
+      kernel_.cheapest(distances_.data() + row * embeddings.padded_out, y, members.out,
+                       members.shift, choice.wanted.weight, choice.wanted.weight_shift, keep, sums,
+                       outcomes);
+      int64_t of_group = 0;
+      if (network_.groups_) {
         const PackedLayer& groups = *network_.groups_;
-        const int64_t steps = steps_below(of_groups + row * groups.padded_out, groups, group) +
-                              log2_steps(kernel_.weigh(y, members.out, members.shift,
-                                                       weights_.data()));
-        cost += steps * choice.wanted.weight >> choice.wanted.weight_shift;
-        if (cost >= least_[row]) continue;
-        least_[row] = cost;
+        const int64_t steps =
+            steps_below(group_outputs_.data() + row * groups.padded_out, groups, group) +
+            log2_steps(kernel_.weigh(y, members.out, members.shift, weights_.data()));
+        of_group = steps * choice.wanted.weight >> choice.wanted.weight_shift;
       }
-      choice.codes[at(row)] = network_.order_[group * network_.group_size_ + member];
+      for (int k = 0; k < keep && k < members.out; ++k)
+        candidates_[row].add(sums[k] + of_group,
+                             network_.order_[group * network_.group_size_ + outcomes[k]]);
     }
+  }
+
+  // Which of a row's candidates is best once the next codebook has coded what it leaves.
+  int look_ahead(const Choose& choice, int64_t row) {
+    const Wanted& wanted = choice.wanted;
+    const PackedEmbeddings& next = *choice.next;
+    const Candidates& candidates = candidates_[row];
+    Buffer<int16_t>& left = left_;
+    if (!left.size()) left = Buffer<int16_t>(kLookAhead * next.padded_dim);
+    const int16_t* target = targets_.data() + row * next.padded_dim;
+    int64_t changes[kLookAhead];  // of the squared distance, from before the next codebook to after
+    for (int k = 0; k < candidates.count; ++k) {
+      const int16_t* embedding = wanted.embeddings + candidates.codes[k] * wanted.dim;
+      for (int64_t i = 0; i < wanted.dim; ++i)
+        left[k * next.padded_dim + i] = static_cast<int16_t>(
+            std::min(std::max(target[i] - embedding[i], -wanted.limit), wanted.limit));
+    }
+    kernel_.dense_wide(left.data(), candidates.count, next.padded_dim, next.negatives.data(),
+                       next.squares.data(), next.padded_out, distances_.data());
+    int best = 0;
+    for (int k = 0; k < candidates.count; ++k) {
+      changes[k] = candidates.costs[k] +
+                   kernel_.lowest(distances_.data() + k * next.padded_out, next.padded_out);
+      if (changes[k] < changes[best]) best = k;
+    }
+    return best;
   }
 
   // How far an outcome lies below the likeliest, in 1/32 bit.
@@ -286,9 +342,9 @@ class PriorNetwork::Rows {
   const Planes planes_;
   const PriorKernel& kernel_;
   Buffer<uint8_t> x_;
-  Buffer<int32_t> y_, member_outputs_, distances_;
-  Buffer<int16_t> targets_;
-  Buffer<int64_t> least_;
+  Buffer<int32_t> y_, member_outputs_, group_outputs_, distances_;
+  Buffer<int16_t> targets_, left_;
+  std::vector<Candidates> candidates_;
   Buffer<uint32_t> weights_;
   Place places_[kRows];
   int64_t count_ = 0;
@@ -342,9 +398,13 @@ bool PriorNetwork::decode(Planes planes, const uint8_t* bytes, int64_t count,
 
 void PriorNetwork::choose(Planes planes, const Wanted& wanted, const PriorKernel& kernel,
                           uint32_t* codes) const {
-  Choose coder{wanted, {}, codes};
+  Choose coder{wanted, {}, nullptr, codes};
   for (size_t group = 0; group < members_.size(); ++group)
-    coder.members.emplace_back(wanted, order_.data() + group * group_size_, members_[group].out);
+    coder.members.emplace_back(wanted.embeddings, wanted.dim, order_.data() + group * group_size_,
+                               members_[group].out);
+  if (wanted.next_size)
+    coder.next = std::make_unique<PackedEmbeddings>(wanted.next, wanted.dim, nullptr,
+                                                    wanted.next_size);
   run(planes, wanted.first_row, kernel, coder);
 }
 

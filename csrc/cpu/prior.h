@@ -45,14 +45,18 @@ struct PackedLayer {
 
 // What codes are chosen for: a target for each position, [rows][columns][dim], which the embeddings
 // [K][dim] are to come near. 1/32 bit is worth weight / 2^weight_shift of squared distance. Rows
-// before first_row are known. For the bounds of all these see vqtok/ops/prior.py.
+// before first_row are known. If there is a `next` codebook, [next_size][dim], the kLookAhead best
+// codes are compared by what it would leave over. For the bounds of all these see vqtok/ops/prior.py.
 struct Wanted {
   const int16_t* targets;
   const int16_t* embeddings;
   int64_t dim;
   int32_t weight;
   int weight_shift;
+  int32_t limit;  // of the magnitude of targets
   int64_t first_row;
+  const int16_t* next;
+  int64_t next_size;
 };
 
 // The network of one codebook. Its arguments were checked: see vqtok/tokens/prior.py.

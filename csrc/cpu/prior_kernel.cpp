@@ -232,31 +232,44 @@ int64_t find(const uint32_t* weights, uint32_t position, uint32_t* before) {
   return at;
 }
 
-int64_t cheapest(const int32_t* distances, const int32_t* y, int64_t count, int shift,
-                 int32_t weight, int weight_shift, int32_t* least) {
+int32_t lowest(const int32_t* numbers, int64_t count) {
+  int32_t low = numbers[0];
+  for (int64_t i = 1; i < count; ++i) low = numbers[i] < low ? numbers[i] : low;
+  return low;
+}
+
+void cheapest(const int32_t* distances, const int32_t* y, int64_t count, int shift, int32_t weight,
+              int weight_shift, int keep, int32_t* sums, int32_t* outcomes) {
   int32_t most = y[0];
   for (int64_t i = 1; i < count; ++i) most = y[i] > most ? y[i] : most;
-  int32_t costs[kOutBlock];
-  int64_t best = 0;
-  *least = INT32_MAX;
+  for (int k = 0; k < keep; ++k) {
+    sums[k] = INT32_MAX;
+    outcomes[k] = 0;
+  }
+  int32_t block[kOutBlock];
   for (int64_t first = 0; first < count; first += kOutBlock) {
-    int32_t low = INT32_MAX;
     for (int i = 0; i < kOutBlock; ++i) {  // what fills up the last block is left out below
       uint32_t steps =
           (static_cast<uint32_t>(most) - static_cast<uint32_t>(y[first + i])) >> shift;
       steps = steps < kMostSteps ? steps : kMostSteps;
-      costs[i] = distances[first + i] + (weight * static_cast<int32_t>(steps) >> weight_shift);
+      block[i] =
+          distances[first + i] + (weight * static_cast<int32_t>(steps) >> weight_shift);
     }
     const int64_t here = count - first < kOutBlock ? count - first : kOutBlock;
-    for (int64_t i = here; i < kOutBlock; ++i) costs[i] = INT32_MAX;
-    for (int i = 0; i < kOutBlock; ++i) low = costs[i] < low ? costs[i] : low;
-    if (low < *least) {
-      *least = low;
-      best = first;
-      for (int i = 0; costs[i] != low; ++i) ++best;
+    for (int64_t i = here; i < kOutBlock; ++i) block[i] = INT32_MAX;
+    if (lowest(block, kOutBlock) >= sums[keep - 1]) continue;
+    for (int i = 0; i < kOutBlock; ++i) {
+      int at = keep;
+      for (; at > 0 && block[i] < sums[at - 1]; --at) {
+        if (at == keep) continue;
+        sums[at] = sums[at - 1];
+        outcomes[at] = outcomes[at - 1];
+      }
+      if (at == keep) continue;
+      sums[at] = block[i];
+      outcomes[at] = static_cast<int32_t>(first + i);
     }
   }
-  return best;
 }
 
 }  // namespace
@@ -264,6 +277,6 @@ int64_t cheapest(const int32_t* distances, const int32_t* y, int64_t count, int 
 namespace vqtok {
 
 extern const PriorKernel VQTOK_TABLE(prior_kernel) = {
-    dense, activate, weigh, sum_before, find, dense_wide, cheapest};
+    dense, activate, weigh, sum_before, find, dense_wide, cheapest, lowest};
 
 }  // namespace vqtok

@@ -25,10 +25,13 @@ struct PriorKernel {
   // As dense, of 16-bit numbers in blocks [out / 16][in / 2][16][2]; no sum may exceed 32 bits.
   void (*dense_wide)(const int16_t* x, int64_t rows, int64_t in, const int16_t* weights,
                      const int32_t* bias, int64_t out, int32_t* y);
-  // The first outcome of least distance + (weight * min(d, kMostSteps) >> weight_shift), d as in
-  // weigh: steps of 1/32 bit below the likeliest. That sum is stored; nothing exceeds 31 bits.
-  int64_t (*cheapest)(const int32_t* distances, const int32_t* y, int64_t count, int shift,
-                      int32_t weight, int weight_shift, int32_t* least);
+  // The `keep` outcomes of least distance + (weight * min(d, kMostSteps) >> weight_shift), d as in
+  // weigh: steps of 1/32 bit below the likeliest, ascending, the first first among equals; with these
+  // sums, which do not exceed 31 bits. Where there are fewer, INT32_MAX and 0 fill up.
+  void (*cheapest)(const int32_t* distances, const int32_t* y, int64_t count, int shift,
+                   int32_t weight, int weight_shift, int keep, int32_t* sums, int32_t* outcomes);
+  // The least of `count` numbers.
+  int32_t (*lowest)(const int32_t* numbers, int64_t count);
 };
 
 extern const PriorKernel prior_kernel_baseline;

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.tokens.test_prior import CASES, in_numpy, toy_prior
 from vqtok.ops import native
-from vqtok.ops.prior import MAX_WEIGHT, Wanted, log2_steps, value_bits
+from vqtok.ops.prior import MAX_WEIGHT, Wanted, value_bits
+from vqtok.ops.prior_numpy import log2_steps
 from vqtok.tokens import Prior
 
 
@@ -28,8 +31,9 @@ def chosen(prior: Prior, planes: np.ndarray, wanted: list[Wanted]) -> np.ndarray
 
 @pytest.mark.parametrize(("sizes", "groups", "dims"), CASES)
 @pytest.mark.parametrize("weight", [0, 40_000, MAX_WEIGHT])
+@pytest.mark.parametrize("ahead", [False, True])
 def test_every_instruction_set_chooses_what_numpy_chooses(
-    sizes, groups, dims, weight: int, monkeypatch
+    sizes, groups, dims, weight: int, ahead: bool, monkeypatch
 ) -> None:
     prior = toy_prior(sizes, groups)
     first_row = dims[0] // 3
@@ -38,6 +42,11 @@ def test_every_instruction_set_chooses_what_numpy_chooses(
         some_wanted(*dims, size, 5 + 27 * q, weight=weight, weight_shift=shift, first_row=first_row)
         for q, size in enumerate(sizes)
     ]
+    if ahead:
+        rng = np.random.default_rng(1)
+        for q, each in enumerate(wanted):
+            following = rng.permutation(each.embeddings)[: q * 20 + 1] // 2
+            wanted[q] = replace(each, next_embeddings=np.ascontiguousarray(following))
     rng = np.random.default_rng(0)
     planes = np.stack([rng.integers(0, size, dims) for size in sizes]).astype(np.uint32)
     with monkeypatch.context() as patch:

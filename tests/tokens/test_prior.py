@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vqtok.errors import DataError
-from vqtok.ops import native
-from vqtok.ops import prior as prior_ops
+from vqtok.ops import native, prior_numpy
 from vqtok.tokens import Prior
 
 Tensors = dict[str, NDArray[Any]]
@@ -157,7 +156,7 @@ def test_the_arithmetic_is_that_of_the_format() -> None:
 
 
 def test_the_powers_are_rounded_down() -> None:
-    table = prior_ops.powers()
+    table = prior_numpy.powers()
     assert table[0] == 1 << 19
     for i, power in enumerate(table.tolist()):
         assert power**32 <= 1 << (608 - i) < (power + 1) ** 32
@@ -168,9 +167,9 @@ def test_sums_cannot_overflow() -> None:
     tensors = toy_tensors((2,), 1)
     tensors["embedding.0"] = np.full((3, 64), 127, np.uint8)
     tensors["0.context"] = np.array([(0, -1, 0)] * 64, np.int32)
-    tensors["0.hidden.0.weight"] = np.full((4096, 4096), 127, np.int8)
-    tensors["0.hidden.0.bias"] = np.full(4096, 1 << 30, np.int32)
-    tensors["0.hidden.1.weight"] = np.full((4096, 4096), 127, np.int8)
+    tensors["0.hidden.0.weight"] = np.full((500, 4096), 127, np.int8)
+    tensors["0.hidden.0.bias"] = np.full(500, 1 << 30, np.int32)
+    tensors["0.hidden.1.weight"] = np.full((4096, 500), 127, np.int8)
     tensors["0.hidden.1.weight"][::2] = -127
     tensors["0.hidden.1.bias"] = np.zeros(4096, np.int32)
     tensors["0.output.weight"] = np.array([[127] * 4096, [-127] * 4096], np.int8)
@@ -268,6 +267,18 @@ def test_too_many_outcomes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"chooses among 5000 codes.*cut them into groups"):
         toy_prior((5000,), 1)
     assert toy_prior((5000,), 40).costs(np.zeros((1, 1, 1), np.int64)) > 0
+
+
+def test_too_much_work_for_a_code_is_refused() -> None:
+    tensors = toy_tensors((40,), 1)
+    width = len(tensors["0.context"]) * 5
+    tensors["0.hidden.0.weight"] = np.zeros((4000, width), np.int8)
+    tensors["0.hidden.0.bias"] = np.zeros(4000, np.int32)
+    tensors["0.hidden.1.weight"] = np.zeros((1024, 4000), np.int8)
+    tensors["0.hidden.1.bias"] = np.zeros(1024, np.int32)
+    tensors["0.output.weight"] = np.zeros((40, 1024), np.int8)
+    with pytest.raises(ValueError, match=r"multiplies 4,\d+,\d+ times for a code, at most 4,194,304"):
+        Prior(tensors, codebook_sizes=(40,), modality="image", tokenizer="f")
 
 
 def test_groups_that_stay_empty_are_refused() -> None:

@@ -50,15 +50,9 @@ class Choice:
         self._limit = (1 << value_bits(dim)) - 1
         self._scale = self._limit / (_HEADROOM * furthest)
         self._tables = [np.rint(t * self._scale).astype(np.int16) for t in tables[:num_codebooks]]
-        wanted = rate_weight / 100 * variance * self._scale**2 / STEPS_PER_BIT
-        self._weights = [_fixed_point(wanted * self._share(q)) for q in range(num_codebooks)]
+        weight = rate_weight / 100 * variance * self._scale**2 / STEPS_PER_BIT
+        self._weights = [_fixed_point(weight)] * num_codebooks
         self._prior = prior
-
-    def _share(self, q: int) -> float:
-        """How much more a bit of codebook q counts: what an earlier one leaves, later ones still
-        shrink.
-        """
-        return 1.0
 
     def __call__(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         """Codes int64 [A, B, q] on the CPU of latents [A, B, D].
@@ -75,7 +69,9 @@ class Choice:
         for q, (table, weight) in enumerate(zip(self._tables, self._weights, strict=True)):
             targets = np.zeros((*planes.shape[1:], table.shape[1]), np.int16)
             targets[known:] = left.clip(-self._limit, self._limit)
-            self._prior.choose_plane(planes, q, Wanted(targets, table, *weight, known))
+            following = self._tables[q + 1] if q + 1 < count else None
+            wanted = Wanted(targets, table, *weight, known, following)
+            self._prior.choose_plane(planes, q, wanted)
             left -= table[planes[q, known:]]
         codes: NDArray[np.int64] = np.moveaxis(planes[:, known:], 0, -1).astype(np.int64)
         return torch.from_numpy(np.ascontiguousarray(codes))

@@ -37,6 +37,8 @@ MAX_OUTCOMES = 4096
 MAX_HIDDEN = 8
 MAX_SHIFT = 24
 MAX_BIAS = 1 << 30
+MAX_WORK = 1 << 22
+"""Most multiplications that a code may take: a hostile prior is no way to keep a reader busy."""
 
 
 class Prior:
@@ -288,6 +290,12 @@ class _Checker:
             if not np.array_equal(np.sort(order), np.arange(size)):
                 raise ValueError(f"tensor '{q}.order' is not a permutation of the codes")
         network = Network(context, tuple(hidden), output, groups, order)
+        work = sum(layer.weight.size for layer in hidden)
+        work += (network.group_size + (0 if groups is None else len(groups.bias))) * width
+        if work > MAX_WORK:
+            raise ValueError(
+                f"network {q} multiplies {work:,} times for a code, at most {MAX_WORK:,} are allowed"
+            )
         if network.group_size > MAX_OUTCOMES:
             raise ValueError(
                 f"network {q} chooses among {network.group_size} codes, at most {MAX_OUTCOMES} "
