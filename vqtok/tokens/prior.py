@@ -294,7 +294,7 @@ class _Checker:
         work += (network.group_size + (0 if groups is None else len(groups.bias))) * width
         if work > MAX_WORK:
             raise ValueError(
-                f"network {q} multiplies {work:,} times for a code, at most {MAX_WORK:,} are allowed"
+                f"network {q} multiplies {work:,} times for a code, at most {MAX_WORK:,} may be"
             )
         if network.group_size > MAX_OUTCOMES:
             raise ValueError(
