@@ -206,7 +206,8 @@ class Chooser(_Run):
         left = (targets[:, None] - self.embeddings[candidates]).clip(-limit, limit)
         then = ((following**2).sum(1) - 2 * left @ following.T).min(-1)
         best = (np.take_along_axis(costs, candidates, 1) + then).argmin(1)
-        return candidates[np.arange(len(best)), best]
+        found: NDArray[np.int64] = candidates[np.arange(len(best)), best]
+        return found
 
 
 def steps_below(outputs: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
