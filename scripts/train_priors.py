@@ -140,8 +140,9 @@ def bundle(prior: Prior, name: str) -> None:
         **{key: facts[key] for key in ("positions", "samples", "steps", "batch_size", "seed")},
     )
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8").split(HEADING)[0].rstrip("\n")
-    card.write_text(f"{text}\n\n{section}", encoding="utf-8")
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    before = text.split(HEADING)[0].rstrip("\n")
+    card.write_text(f"{before}\n\n{section}".lstrip("\n"), encoding="utf-8")
 
 
 def row(label: str, values: Any) -> str:
