@@ -31,14 +31,14 @@ def test_size():
 
 def test_rates(tokenizer):
     assert (tokenizer.sample_rate, tokenizer.frame_rate) == (24_000, 75)
-    assert tokenizer.codebook_sizes == (1024,) * 8
+    assert tokenizer.codebook_sizes == (1024,) * 10
 
 
 def test_more_codebooks_sound_closer(tokenizer, speech):
     codes = tokenizer.encode(speech)
     loss = SoundLoss()
     distances = []
-    for used in (1, 2, 4, 8):
+    for used in (1, 2, 4, 10):
         again = tokenizer.decode(codes[..., :used], samples=speech.shape[2])
         assert again.shape == speech.shape
         distances.append(float(loss.terms(again[0], speech[0])["mel"]))
@@ -56,3 +56,10 @@ def test_loudness_is_kept(tokenizer, speech):
 def test_silence_stays_silent(tokenizer):
     again = tokenizer.decode(tokenizer.encode(torch.zeros(1, 1, 48_000)))
     assert again.abs().max() < 0.01
+
+
+def test_the_first_version_is_still_there():
+    first = Tokenizer.from_pretrained("audio@1")
+    assert first.codebook_sizes == (1024,) * 8
+    assert first.prior is not None
+    assert first.fingerprint.startswith("f41415a9c6f3")
