@@ -113,7 +113,7 @@ def write_card(run: Path, sources: Path, *figures: Path) -> None:
         speech_sounds=speech[0]["sounds"],
         music_sounds=music[0]["sounds"],
         sfx_sounds=sfx[0]["sounds"],
-        rates=" ".join(str(used) for used in (0, 1, 2, 4, 6, 8, 10)),
+        rates=" ".join(map(str, rates(speech))),
         megabytes=(target / "model.safetensors").stat().st_size / 1e6,
         history="\n".join(history(run, tokenizer)),
         sources="\n".join(source_lines(sources)),
@@ -138,6 +138,12 @@ def read_figures(file: Path, tokenizer: AudioTokenizer) -> list[dict[str, Any]]:
     if made_of != {tokenizer.fingerprint}:
         sys.exit(f"{file} has figures of {made_of}, the run is {tokenizer.fingerprint}")
     return rows
+
+
+def rates(rows: list[dict[str, Any]]) -> list[int]:
+    """The numbers of codebooks that were scored, 0 for none."""
+    scored = [row["codec"].split(", ")[-1] for row in rows if "fingerprint" in row]
+    return [0 if each == "unquantized" else int(each.split(" of ")[0]) for each in scored]
 
 
 def facts(tokenizer: AudioTokenizer) -> dict[str, Any]:
