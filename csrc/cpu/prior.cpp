@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kRows = 32;  // positions that are evaluated together
 constexpr int kLookAhead = 4;
+constexpr int kNextSteps = 6 * 32;  // 1/32 bits that a code of the next codebook is taken to cost
 
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -309,10 +310,12 @@ class PriorNetwork::Rows {
     }
     kernel_.dense_wide(left.data(), candidates.count, next.padded_dim, next.negatives.data(),
                        next.squares.data(), next.padded_out, distances_.data());
+    const int64_t fee = int64_t{wanted.weight} * kNextSteps >> wanted.weight_shift;
     int best = 0;
     for (int k = 0; k < candidates.count; ++k) {
-      changes[k] = candidates.costs[k] +
-                   kernel_.lowest(distances_.data() + k * next.padded_out, next.padded_out);
+      const int64_t gain =
+          kernel_.lowest(distances_.data() + k * next.padded_out, next.padded_out) + fee;
+      changes[k] = candidates.costs[k] + std::min<int64_t>(gain, 0);
       if (changes[k] < changes[best]) best = k;
     }
     return best;

@@ -20,6 +20,8 @@ WEIGHT_BITS = 19
 STEPS_PER_BIT = 32
 MAX_STEPS = WEIGHT_BITS * STEPS_PER_BIT
 LOOK_AHEAD = 4
+NEXT_STEPS = 6 * STEPS_PER_BIT
+"""What a code of the next codebook is taken to cost in looking ahead, in 1/32 bit."""
 MAX_WEIGHT = 1 << 21
 """Of 1/32 bit in a choice of codes."""
 
@@ -76,7 +78,8 @@ class Wanted:
     weight in [0, MAX_WEIGHT], weight_shift in [0, 20].
     ``first_row``: rows before it are known.
     ``next_embeddings``: int16 [K', D] of the codebook that codes what is left: then the LOOK_AHEAD
-    codes that are worth most are compared by what its nearest embedding would leave.
+    codes that are worth most are compared by what its nearest embedding would leave, at 6 bits, or
+    by what there is without it.
     """
 
     targets: NDArray[np.int16]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vqtok.ops.prior import (
     LOOK_AHEAD,
     MAX_STEPS,
+    NEXT_STEPS,
     WEIGHT_BITS,
     Layer,
     Networks,
@@ -204,7 +205,9 @@ class Chooser(_Run):
         limit = (1 << value_bits(targets.shape[1])) - 1
         candidates = np.argsort(costs, axis=1, kind="stable")[:, :LOOK_AHEAD]
         left = (targets[:, None] - self.embeddings[candidates]).clip(-limit, limit)
-        then = ((following**2).sum(1) - 2 * left @ following.T).min(-1)
+        fee = self.wanted.weight * NEXT_STEPS >> self.wanted.weight_shift
+        gain = ((following**2).sum(1) - 2 * left @ following.T).min(-1) + fee
+        then = np.minimum(gain, 0)
         best = (np.take_along_axis(costs, candidates, 1) + then).argmin(1)
         found: NDArray[np.int64] = candidates[np.arange(len(best)), best]
         return found
