@@ -51,18 +51,21 @@ def test_formats_of_images(name, photo) -> None:
     assert errors[0] > errors[-1]
 
 
-def test_jpeg_and_webp_are_pillows_bytes(photo) -> None:
-    for name, setting, options in (
-        ("jpeg", "quality 12", {"format": "JPEG", "quality": 12, "progressive": True}),
-        ("webp", "quality 10", {"format": "WEBP", "quality": 10, "method": 6}),
-    ):
-        file = io.BytesIO()
-        extra = {"optimize": True} if name == "jpeg" else {}
-        Image.fromarray(photo).save(file, **options, **extra)
-        coded = BASELINES["image"][name]().code(photo, image_sample(photo))
-        (found,) = [each for each in coded if each.setting == setting]
-        assert found.data == file.getvalue()
-        assert np.array_equal(found.decoded, np.array(Image.open(file).convert("RGB")))
+@pytest.mark.parametrize(
+    ("name", "quality", "options"),
+    [
+        ("jpeg", 12, {"progressive": True, "optimize": True}),
+        ("webp", 10, {"method": 6}),
+        ("avif", 35, {"speed": 6, "max_threads": 1}),
+    ],
+)
+def test_bytes_and_pixels_are_pillows(name, quality, options, photo) -> None:
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, format=name.upper(), quality=quality, **options)
+    coded = BASELINES["image"][name]().code(photo, image_sample(photo))
+    (found,) = [each for each in coded if each.setting == f"quality {quality}"]
+    assert found.data == file.getvalue()
+    assert np.array_equal(found.decoded, np.array(Image.open(file).convert("RGB")))
 
 
 @pytest.mark.parametrize("name", list(BASELINES["audio"]))

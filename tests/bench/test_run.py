@@ -17,6 +17,7 @@ from vqtok.bench.results import Results
 from vqtok.cli import main
 from vqtok.media import read_image
 from vqtok.samples import photos
+from vqtok.tokenizer import ImageTokenizer
 
 SIZES = {"a.png": (40, 56), "b.png": (1, 1), "c.png": (64, 64)}
 
@@ -135,6 +136,28 @@ def test_a_codec_that_fails_on_some(folder, tmp_path, capsys, monkeypatch) -> No
             assert point.rate == pytest.approx(np.mean(point.rates[:2]))
             assert point.mean["psnr"] == pytest.approx(np.mean(point.quality["psnr"][:2]))
             assert (point.bytes[2] is None) == (codec.name == "webp")
+
+
+def test_a_tokenizer_that_fails_on_some(folder, tmp_path, capsys, monkeypatch) -> None:
+    encode = ImageTokenizer.encode
+
+    def failing(self, images, *arguments, **options):
+        if images.shape[2] == 64:
+            raise RuntimeError("too square")
+        return encode(self, images, *arguments, **options)
+
+    monkeypatch.setattr(ImageTokenizer, "encode", failing)
+    options = ["--tokenizers", "photo", "--metrics", "psnr"]
+    assert bench(folder, tmp_path / "out", *options) == 1
+    assert "failed: photo, c.png: too square" in capsys.readouterr().err
+    results = Results.load(tmp_path / "out" / "results.json")
+    assert results.common == (0, 1)
+    names = {codec.name for codec in results.codecs}
+    assert {"jpeg", "webp", "photo plain", "photo entropy, weighted"} <= names
+    for codec in results.codecs:
+        for point in codec.points:
+            assert point.mean["psnr"] == pytest.approx(np.mean(point.quality["psnr"][:2]))
+            assert (point.bytes[2] is None) == codec.name.startswith("photo")
 
 
 @pytest.mark.parametrize(
