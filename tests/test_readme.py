@@ -58,6 +58,8 @@ def run_command(line, folder):
         words += ["--steps", "2", "--batch-size", "1"]
         if words[2].startswith(("photo", "audio")):
             words += ["--crop", "32" if words[2].startswith("photo") else "8000"]
+    if words[1] == "bench":
+        words += ["--quick"]
     if words[1] == "train-prior":
         words += ["--steps", "2", "--batch-size", "16"]
     done = subprocess.run(

@@ -165,7 +165,7 @@ def test_notes_on_inputs_are_told(audio_folder, tmp_path, capsys) -> None:
 
 
 def test_inspect_shows_a_config_once(capsys) -> None:
-    assert main(["inspect", "audio"]) == 0
+    assert main(["inspect", "audio@1"]) == 0
     text = capsys.readouterr().out
     assert text.count('"quantizer"') == 1
     assert "  training        {" in text

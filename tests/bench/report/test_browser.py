@@ -208,6 +208,7 @@ def test_players_play(show):
     assert "/ 1.5 s" in text(page, ".clock")
     click(page, ".spectrogram")
     page.until("Math.abs(document.querySelectorAll('audio')[0].currentTime - 0.75) < 0.05")
+    page.until("Math.abs(document.querySelector('.transport input').value - 0.75) < 0.05")
     page.js("document.querySelector('.transport input').focus()")
     before = page.js("document.querySelectorAll('audio')[0].currentTime")
     page.press("ArrowRight")
