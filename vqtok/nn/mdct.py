@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.nn.waves import check_waves
+
 
 class MDCT(nn.Module):
     """Frames of two hops, half overlapping, with a sine window (Princen and Bradley, 1986).
@@ -50,10 +52,7 @@ class MDCT(nn.Module):
         Raises:
             ValueError: T is no multiple of the hop.
         """
-        if wave.ndim != 2 or wave.shape[1] % self.hop:
-            raise ValueError(
-                f"waves must be [B, T] with T a multiple of {self.hop}, not {list(wave.shape)}"
-            )
+        check_waves(wave, self.hop)
         with torch.autocast(wave.device.type, enabled=False):
             padded = F.pad(wave.to(self.cosines.dtype), (self.hop // 2, self.hop // 2))
             if wave.shape[1] == 0:

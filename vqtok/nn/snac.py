@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vqtok.nn.rotation import Rotation
 from vqtok.nn.sound import SoundStack
 from vqtok.nn.waveform import ResidualUnit, Snake, WaveConv, WaveLayer, WaveUp, reach
+from vqtok.nn.waves import check_waves
 
 _HEAD = 64
 
@@ -146,10 +147,7 @@ class SNACEncoder(SNACStack):
 
     def forward(self, wave: Tensor) -> Tensor:
         """float [B, T], T a multiple of ``hop``, full scale 1 -> latents [B, T / hop, D]."""
-        if wave.ndim != 2 or wave.shape[1] % self.hop:
-            raise ValueError(
-                f"waves must be [B, T] with T a multiple of {self.hop}, not {list(wave.shape)}"
-            )
+        check_waves(wave, self.hop)
         if wave.shape[1] == 0:
             return wave.new_zeros(len(wave), 0, self.dim)
         steps: Tensor = self.layers(wave[:, None])

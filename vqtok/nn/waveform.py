@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtok.nn.sound import ENDS, SoundStack
+from vqtok.nn.waves import check_waves
 
 
 class Snake(nn.Module):
@@ -180,10 +181,7 @@ class WaveformEncoder(SoundStack):
 
     def forward(self, wave: Tensor) -> Tensor:
         """float [B, T], T a multiple of ``hop``, full scale 1 -> latents [B, T / hop, D]."""
-        if wave.ndim != 2 or wave.shape[1] % self.hop:
-            raise ValueError(
-                f"waves must be [B, T] with T a multiple of {self.hop}, not {list(wave.shape)}"
-            )
+        check_waves(wave, self.hop)
         if wave.shape[1] == 0:
             return wave.new_zeros(len(wave), 0, self.dim)
         latents: Tensor = self.layers(wave[:, None])

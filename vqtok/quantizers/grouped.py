@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtok.quantizers.base import (
     Quantized,
@@ -15,11 +14,11 @@ from vqtok.quantizers.base import (
     check_latents,
     check_num_codebooks,
     combine,
-    join,
 )
+from vqtok.quantizers.side_by_side import SideBySideQuantizer
 
 
-class GroupedQuantizer(Quantizer):
+class GroupedQuantizer(SideBySideQuantizer):
     """Quantizers side by side (Jegou et al., 2011): the first takes the first dimensions.
 
     Args:
@@ -32,23 +31,8 @@ class GroupedQuantizer(Quantizer):
     """
 
     def __init__(self, layers: Sequence[Quantizer]) -> None:
-        super().__init__()
-        if not layers:
-            raise ValueError("a GroupedQuantizer needs at least one layer")
-        self.config: dict[str, Any] = {
-            "type": "grouped",
-            "layers": [layer.config for layer in layers],
-        }
+        super().__init__("grouped", layers)
         self.dim = sum(layer.dim for layer in layers)
-        self.layers = nn.ModuleList(layers)
-
-    @property
-    def learns_from_output(self) -> bool:
-        return any(layer.learns_from_output for layer in self._quantizers())
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return tuple(size for layer in self._quantizers() for size in layer.codebook_sizes)
 
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
@@ -83,11 +67,6 @@ class GroupedQuantizer(Quantizer):
             start += share
         return torch.cat(parts, dim=-1)
 
-    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-        shares = self._shares(codes.shape[-1])
-        parts = zip(self._quantizers(), torch.split(codes, shares, dim=-1), strict=True)
-        return join([layer.metrics(part, valid) for layer, part in parts if part.shape[-1]])
-
     def codes_of(self, quantized: Tensor) -> Tensor:
         parts = zip(self._quantizers(), self._split(quantized), strict=True)
         return torch.cat([layer.codes_of(part) for layer, part in parts], dim=-1)
@@ -96,15 +75,5 @@ class GroupedQuantizer(Quantizer):
         for layer, part in zip(self._quantizers(), self._split(latents), strict=True):
             layer.initialize(part, mask)
 
-    def _quantizers(self) -> list[Quantizer]:
-        return [layer for layer in self.layers if isinstance(layer, Quantizer)]
-
     def _split(self, latents: Tensor) -> tuple[Tensor, ...]:
         return torch.split(latents, [layer.dim for layer in self._quantizers()], dim=-1)
-
-    def _shares(self, used: int) -> list[int]:
-        """How many of the first ``used`` codebooks each layer holds."""
-        shares: list[int] = []
-        for layer in self._quantizers():
-            shares.append(min(used - sum(shares), len(layer.codebook_sizes)))
-        return shares

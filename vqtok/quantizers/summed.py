@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtok.quantizers.base import (
     Quantized,
@@ -15,13 +14,13 @@ from vqtok.quantizers.base import (
     check_latents,
     check_num_codebooks,
     combine,
-    join,
     zero_masked,
 )
 from vqtok.quantizers.gradients import straight_through
+from vqtok.quantizers.side_by_side import SideBySideQuantizer
 
 
-class SummedQuantizer(Quantizer):
+class SummedQuantizer(SideBySideQuantizer):
     """Each layer codes the latents as they are, not what the others leave (Défossez et al., 2024,
     arXiv:2410.00037: Mimi's semantic codebook beside its acoustic ones).
 
@@ -37,25 +36,10 @@ class SummedQuantizer(Quantizer):
     """
 
     def __init__(self, layers: Sequence[Quantizer]) -> None:
-        super().__init__()
-        if not layers:
-            raise ValueError("a SummedQuantizer needs at least one layer")
+        super().__init__("summed", layers)
         if len({layer.dim for layer in layers}) != 1:
             raise ValueError(f"layers differ in dim: {[layer.dim for layer in layers]}")
-        self.config: dict[str, Any] = {
-            "type": "summed",
-            "layers": [layer.config for layer in layers],
-        }
         self.dim = layers[0].dim
-        self.layers = nn.ModuleList(layers)
-
-    @property
-    def learns_from_output(self) -> bool:
-        return any(layer.learns_from_output for layer in self._quantizers())
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return tuple(size for layer in self._quantizers() for size in layer.codebook_sizes)
 
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, num_codebooks: int | None = None
@@ -90,21 +74,6 @@ class SummedQuantizer(Quantizer):
             total = total + part
         return total
 
-    def metrics(self, codes: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-        parts = torch.split(codes, self._shares(codes.shape[-1]), dim=-1)
-        layers = zip(self._quantizers(), parts, strict=True)
-        return join([layer.metrics(part, valid) for layer, part in layers if part.shape[-1]])
-
     def initialize(self, latents: Tensor, mask: Tensor | None = None) -> None:
         for layer in self._quantizers():
             layer.initialize(latents, mask)
-
-    def _quantizers(self) -> list[Quantizer]:
-        return [layer for layer in self.layers if isinstance(layer, Quantizer)]
-
-    def _shares(self, used: int) -> list[int]:
-        """How many of the first ``used`` codebooks each layer holds."""
-        shares: list[int] = []
-        for layer in self._quantizers():
-            shares.append(min(used - sum(shares), len(layer.codebook_sizes)))
-        return shares
