@@ -30,7 +30,8 @@ RULE = (
 )
 
 
-RATE_WEIGHTS = (10.0, 3.0, 1.0, 0.3, 0.1)  # from low to high rate
+RATE_WEIGHT = 0.1
+"""Of the curve with codes chosen by their bits, too: far above, fewer codebooks are better."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Setting:
 class TokenizerCoder(Coder):
     """A tokenizer: a curve for each packing tier, a setting for each number of codebooks.
 
-    With a prior, one more curve of all codebooks, chosen by distance and bits (``rate_weight``).
+    With a prior, one more curve, of codes chosen by distance and bits (``rate_weight``).
     """
 
     kind = "tokenizer"
@@ -75,7 +76,8 @@ class TokenizerCoder(Coder):
         if settings is None and "entropy" in tiers and _can_weigh(tokenizer):
             names = {"entropy": f"{name} entropy, weighted"}
             weighted = [
-                Setting(f"rate weight {weight:g}", total, weight, names) for weight in RATE_WEIGHTS
+                Setting(f"{setting.name}, rate weight {RATE_WEIGHT:g}", count, RATE_WEIGHT, names)
+                for setting, count in zip(numbers, counts, strict=True)
             ]
             self.settings |= {setting.name: setting for setting in weighted}
             curves.append(
@@ -192,7 +194,7 @@ class TokenizerCoder(Coder):
 def _can_weigh(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer has a prior and codes that may be chosen by it."""
     try:
-        return tokenizer.prior is not None and tokenizer.choice(1, RATE_WEIGHTS[0]) is not None
+        return tokenizer.prior is not None and tokenizer.choice(1, RATE_WEIGHT) is not None
     except UsageError:  # a quantizer whose codes don't add up
         return False
 
