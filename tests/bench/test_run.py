@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import soundfile
+import torch
 from PIL import Image
 
 from vqtok.bench.codecs.pictures import PillowFormat
+from vqtok.bench.metrics.frechet import INCEPTION
 from vqtok.bench.results import Results
 from vqtok.cli import main
 from vqtok.media import read_image
@@ -158,6 +163,37 @@ def test_a_tokenizer_that_fails_on_some(folder, tmp_path, capsys, monkeypatch) -
         for point in codec.points:
             assert point.mean["psnr"] == pytest.approx(np.mean(point.quality["psnr"][:2]))
             assert (point.bytes[2] is None) == codec.name.startswith("photo")
+
+
+class Colours(torch.nn.Module):
+    """Stands in for Inception: called alike, with features that are quickly computed."""
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        return images.float().flatten(2).mean(2)
+
+
+def test_rfid_with_weights_of_ones_own(folder, tmp_path, capsys) -> None:
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    weights.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit's, of what FID comes as
+        torch.jit.script(Colours()).save(weights / INCEPTION)
+    options = ["--metrics", "psnr,rfid", "--weights-dir", str(weights)]
+    assert bench(folder, out, *options) == 0
+    capsys.readouterr()
+    results = Results.load(out / "results.json")
+    (point,) = [p for p in results.codecs[0].points if p.setting == "quality 12"]
+    means = []
+    for name in SIZES:
+        original = Image.open(folder / name)
+        file = io.BytesIO()
+        original.save(file, "JPEG", quality=12, progressive=True, optimize=True)
+        means.append([np.array(image).mean((0, 1)) for image in (original, Image.open(file))])
+    first, second = np.moveaxis(np.array(means), 1, 0)
+    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    root = np.trace(scipy.linalg.sqrtm(a @ b).real)
+    expected = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(a + b) - 2 * root
+    assert point.mean["rfid"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize(

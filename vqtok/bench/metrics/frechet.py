@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ class Inception:
                 f"metric rfid needs {path}, the TorchScript that StyleGAN and clean-fid use"
             )
         try:
-            self._network: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():  # TorchScript is deprecated, and how this one comes
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._network: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:
             raise DataError(f"{path}: not a TorchScript file: {error}") from error
 
