@@ -395,14 +395,6 @@ def test_what_cannot_be_is_said(rival: Rival) -> None:
         rival.family.build(Checkpoint({**tensors, "encoder.surprise": torch.zeros(1)}, config))
 
 
-def test_the_48_khz_encodec_is_refused() -> None:
-    config = EncodecConfig(num_filters=2, upsampling_ratios=[2], norm_type="time_group_norm")
-    model = EncodecModel(config)
-    checkpoint = Checkpoint(dict(model.state_dict()), config.to_dict())
-    with pytest.raises(DataError, match="48 kHz"):
-        encodec.build(checkpoint)
-
-
 def test_a_sound_too_long_for_one_piece_is_refused(monkeypatch) -> None:
     tokenizer = make_encodec(causal=True, shortcut=True).tokenizer
     monkeypatch.setattr(cut, "MAX_WHOLE", 5000)

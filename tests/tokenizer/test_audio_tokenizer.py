@@ -182,14 +182,14 @@ def test_a_fork_can_go_on(audio_tokenizer) -> None:
     """The threads of the parent are not there in the child."""
     code = """
 import os, sys, torch
-from vqtok.tokenizer.blocks import _each
+from vqtok.tokenizer.blocks import each_alone
 torch.set_num_threads(2)
 windows = [torch.full((2,), float(i)) for i in range(5)]
 double = lambda window: window * 2
-_each(double, windows, torch.device("cpu"))
+each_alone(double, windows, torch.device("cpu"))
 child = os.fork()
 if child == 0:
-    done = _each(double, windows, torch.device("cpu"))
+    done = each_alone(double, windows, torch.device("cpu"))
     os._exit(0 if [int(each[0]) for each in done] == [0, 2, 4, 6, 8] else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -14,7 +14,7 @@ EXAMPLES = """\
 examples:
   vqtok import vq_ds16_c2i.pt llamagen/
   vqtok import downloads/encodec_24khz/ encodec/
-  vqtok import hub:facebook/encodec_24khz encodec/
+  vqtok import hub:facebook/encodec_48khz encodec-stereo/
   vqtok encode photos/ tokens/ --tokenizer llamagen/
 
 The family (VQGAN, ...) is recognised by the names and the shapes of the tensors; every tensor must

@@ -186,6 +186,7 @@ def _resolution(tokenizer: Tokenizer, bits: list[int]) -> dict[str, Any]:
             "sample_rate": tokenizer.sample_rate,
             "hop": tokenizer.hop,
             "frame_rate": tokenizer.frame_rate,
+            "channels_together": tokenizer.together,
             "kbps": [each * tokenizer.frame_rate / 1000 for each in bits],
             "latency": {"encode": stream.encoder.latency, "decode": stream.decoder.latency},
         }
@@ -239,11 +240,13 @@ def _tokenizer_lines(facts: dict[str, Any]) -> list[str]:
     if facts["modality"] == "audio":
         rates = ", ".join(f"{q}: {kbps:.2f}" for q, kbps in enumerate(facts["kbps"], 1))
         encode, decode = facts["latency"].values()
+        what = "for all channels" if facts["channels_together"] else "and channel"
+        of = "mono or stereo" if facts["channels_together"] else "a channel"
         own = [
             f"  input           audio of any length and rate; {facts['sample_rate']:,} Hz inside",
-            f"  codes           {facts['frame_rate']:g} of each codebook a second and channel",
+            f"  codes           {facts['frame_rate']:g} of each codebook a second {what}",
             f"  latency         {encode:.2f} s to encode, {decode:.2f} s to decode a stream",
-            f"  kbps            {rates} (by number of codebooks, a channel)",
+            f"  kbps            {rates} (by number of codebooks, {of})",
         ]
     else:
         rates = ", ".join(f"{q}: {bpp:.4f}" for q, bpp in enumerate(facts["bpp"], 1))

@@ -145,7 +145,7 @@ def _size(args: argparse.Namespace, tokenizer: Tokenizer) -> tuple[int, int] | f
 def _dims(tokenizer: Any, size: tuple[int, int] | float) -> tuple[int, int]:
     if isinstance(size, tuple):
         return -(-size[0] // tokenizer.downsample), -(-size[1] // tokenizer.downsample)
-    return max(1, round(size * tokenizer.frame_rate)), 1
+    return tokenizer.frames(max(1, round(size * tokenizer.sample_rate))), 1
 
 
 def _write(

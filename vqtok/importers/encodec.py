@@ -1,26 +1,28 @@
-"""EnCodec (Défossez et al., 2022, arXiv:2210.13438): mono models of one piece.
+"""EnCodec (Défossez et al., 2022, arXiv:2210.13438).
 
 Under the names of facebookresearch/encodec and audiocraft, and of transformers' ``EncodecModel``:
-the 24 kHz model (causal) and MusicGen's 32 kHz one. The 48 kHz model, which codes each second by
-itself and scales it, is refused.
+the 24 kHz model (causal) and MusicGen's 32 kHz one, mono models of one piece; and the 48 kHz model
+of stereo, which codes each second by itself and scales it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError
 from vqtok.importers.checkpoint import Checkpoint
 from vqtok.importers.weights import Weights, substitute
-from vqtok.nn import SEANetDecoder, SEANetEncoder
+from vqtok.nn import SEANetDecoder, SEANetEncoder, SegmentedDecoder, SegmentedEncoder
 from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
 
 _RULES = [
     (r"^(encoder|decoder)\.model\.", r"\1.layers."),
     (r"\.conv\.conv\.", ".conv."),
     (r"\.convtr\.convtr\.", ".conv."),
+    (r"\.(conv|convtr)\.norm\.", ".norm."),
     (r"\.parametrizations\.weight\.original0$", ".weight_g"),
     (r"\.parametrizations\.weight\.original1$", ".weight_v"),
     (r"^quantizer\.(vq\.)?layers\.(\d+)\._?codebook\.embed$", r"quantizer.layers.\2.embeddings"),
@@ -46,21 +48,14 @@ def build(checkpoint: Checkpoint, sample_rate: int | None = None) -> Autoencoder
 
     Args:
         checkpoint: one that :func:`recognises` knows.
-        sample_rate: in Hz; default: what the checkpoint's config says, or 24,000 for the strides
-            of the 24 kHz model.
+        sample_rate: in Hz; default: what the checkpoint's config says, or that of the published
+            model with these strides: 24,000, or 48,000 with normalised layers.
 
     Raises:
-        DataError: a tensor is missing, unexpected or of the wrong shape, it is the 48 kHz model, or
-            nothing tells the sample rate.
+        DataError: a tensor is missing, unexpected or of the wrong shape, nothing tells the sample
+            rate, or the config is of a model that was never published.
     """
     config = checkpoint.config
-    if config.get("norm_type") == "time_group_norm" or any(
-        ".norm." in name for name in checkpoint.tensors
-    ):
-        raise DataError(
-            "this is EnCodec's 48 kHz model, which codes each second by itself and scales it; "
-            "vqtok reads the mono models (24 kHz, 32 kHz)"
-        )
     weights = Weights(
         checkpoint.tensors,
         lambda name: None if _IGNORED.fullmatch(name) else substitute(name, _RULES),
@@ -71,9 +66,10 @@ def build(checkpoint: Checkpoint, sample_rate: int | None = None) -> Autoencoder
         weights.size(f"encoder.layers.{3 + 3 * stage}.conv.weight", -1) // 2
         for stage in range(depth)
     ]
+    segmented = "encoder.layers.0.norm.weight" in weights
     rate = sample_rate or config.get("sampling_rate")
     if rate is None and strides == [2, 4, 5, 8]:
-        rate = 24_000
+        rate = 48_000 if segmented else 24_000
     if not isinstance(rate, int):
         raise DataError("nothing in the checkpoint tells its sample rate; give --sample-rate")
     dim = weights.size("decoder.layers.0.conv.weight", 1)
@@ -81,22 +77,52 @@ def build(checkpoint: Checkpoint, sample_rate: int | None = None) -> Autoencoder
         "dim": dim,
         "sample_rate": rate,
         "recurrent_layers": _recurrent_layers(weights),
-        "causal": bool(config.get("use_causal_conv", rate == 24_000)),
-        "shortcut": "encoder.layers.1.shortcut.conv.weight" in weights,
     }
+    if segmented:
+        sizes |= _segments(config, rate)
+    else:
+        sizes["causal"] = bool(config.get("use_causal_conv", rate == 24_000))
+        sizes["shortcut"] = "encoder.layers.1.shortcut.conv.weight" in weights
     width = weights.size("encoder.layers.0.conv.weight", 0)
     last = weights.size("decoder.layers.0.conv.weight", 0) >> depth
     layers = [
         VectorQuantizer(weights.size(f"quantizer.layers.{q}.embeddings", 0), dim)
         for q in range(weights.count("quantizer.layers."))
     ]
+    encoder, decoder = (
+        (SegmentedEncoder, SegmentedDecoder) if segmented else (SEANetEncoder, SEANetDecoder)
+    )
     model = Autoencoder(
-        SEANetEncoder(width, strides, **sizes),
+        encoder(width, strides, **sizes),
         ResidualQuantizer(layers),
-        SEANetDecoder(last, strides, **sizes),
+        decoder(last, strides, **sizes),
     )
     weights.load_into(model)
     return model
+
+
+def _segments(config: Mapping[str, Any], rate: int) -> dict[str, int]:
+    """Length and step of segments, as transformers derives them; without a config as published."""
+    published = {
+        "audio_channels": 2,
+        "use_causal_conv": False,
+        "normalize": True,
+        "norm_type": "time_group_norm",
+    }
+    for name, value in published.items():
+        if config.get(name, value) != value:
+            raise DataError(
+                f"the config says {name} = {config[name]!r}; the published model with normalised "
+                f"layers has {value!r}"
+            )
+    seconds, overlap = config.get("chunk_length_s", 1.0), config.get("overlap", 0.01)
+    if not all(isinstance(value, (int, float)) for value in (seconds, overlap)):
+        raise DataError(
+            f"the config says chunk_length_s = {seconds!r}, overlap = {overlap!r}: both must be "
+            "numbers for a model with normalised layers"
+        )
+    segment = int(seconds * rate)
+    return {"segment": segment, "step": int((1.0 - overlap) * segment)}
 
 
 def _stem(name: str) -> str:

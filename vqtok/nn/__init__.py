@@ -19,6 +19,7 @@ from vqtok.nn.mlp import MLPDecoder, MLPEncoder, TiedMLPDecoder
 from vqtok.nn.parallel import ParallelDecoder
 from vqtok.nn.rnn import RNNDecoder, RNNEncoder
 from vqtok.nn.seanet import SEANetDecoder, SEANetEncoder
+from vqtok.nn.segmented import SegmentedDecoder, SegmentedEncoder
 from vqtok.nn.small_conv import GridDecoder, GridEncoder, ImageDecoder, ImageEncoder
 from vqtok.nn.snac import SNACDecoder, SNACEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
@@ -56,6 +57,8 @@ __all__ = [
     "SEANetEncoder",
     "SNACDecoder",
     "SNACEncoder",
+    "SegmentedDecoder",
+    "SegmentedEncoder",
     "SpectralDecoder",
     "SpectralEncoder",
     "Stack",
@@ -83,6 +86,7 @@ ENCODERS: dict[str, type[Stack]] = {
     "spectral": SpectralEncoder,
     "waveform": WaveformEncoder,
     "seanet": SEANetEncoder,
+    "seanet_segments": SegmentedEncoder,
     "mimi": MimiEncoder,
     "snac": SNACEncoder,
     "mlp": MLPEncoder,
@@ -103,6 +107,7 @@ DECODERS: dict[str, type[Stack]] = {
     "spectral": SpectralDecoder,
     "waveform": WaveformDecoder,
     "seanet": SEANetDecoder,
+    "seanet_segments": SegmentedDecoder,
     "mimi": MimiDecoder,
     "snac": SNACDecoder,
     "mlp": MLPDecoder,

@@ -20,7 +20,8 @@ class SoundStack(Stack):
             encoder in samples, for a decoder in latents. None: everything, so that a sound is
             coded in one piece; an encoder then takes any T and gives ceil(T / hop) latents.
         ends: what is beyond the ends of a sound: ``"silence"``, as if it went on; or ``"cut"``,
-            whatever each layer makes of it, as in most published models.
+            whatever each layer makes of it, as in most published models; or ``"segments"``: the
+            sound is in overlapping segments, see :class:`~vqtok.nn.segmented.SegmentedStack`.
     """
 
     modality = "audio"

@@ -137,6 +137,7 @@ class _Recording:
     name: str
     codes: NDArray[Any]
     sample_rate: int
+    channels: int
     samples: int | None
 
     def write(
@@ -153,12 +154,14 @@ class _Recording:
         """
         import torch
 
-        frames, channels, used = self.codes.shape
-        stream = tokenizer.stream(self.sample_rate, channels, used).decoder
+        frames, _, used = self.codes.shape
+        stream = tokenizer.stream(self.sample_rate, self.channels, used).decoder
         path = make_parents(out, self.name)
         step = tokenizer.block * PIECE_BLOCKS
         with AudioWriter(
-            path, self.sample_rate, channels, file_format, quality=quality, length=self.samples or 0
+            *(path, self.sample_rate, self.channels, file_format),
+            quality=quality,
+            length=self.samples or 0,
         ) as writer:
             for start in range(0, frames, step):
                 _go_on(stop)
@@ -185,26 +188,31 @@ def _recordings(
             continue
         where = f"sample {index} ({sample.meta.get('source')})"
         try:
-            rate, samples = _check_meta(sample, tokenizer)
+            facts = _check_meta(sample, tokenizer)
         except DataError as error:
             yield f"{where}: {error}"
         else:
             name = namer.name(source_of(sample, index))
-            yield _Recording(where, name, _narrow(sample.codes, tokenizer), rate, samples)
+            yield _Recording(where, name, _narrow(sample.codes, tokenizer), *facts)
 
 
-def _check_meta(sample: Sample, tokenizer: AudioTokenizer) -> tuple[int, int | None]:
-    """Sample rate and number of samples; DataError when they make no sense."""
+def _check_meta(sample: Sample, tokenizer: AudioTokenizer) -> tuple[int, int, int | None]:
+    """Sample rate, channels and number of samples; DataError when they make no sense."""
     rate = sample.meta.get("sample_rate", tokenizer.sample_rate)
     samples = sample.meta.get("samples")
-    channels = sample.codes.shape[1]
+    coded = sample.codes.shape[1]
+    channels = sample.meta.get("channels", 2 if tokenizer.together else coded)
     if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
         raise DataError(f"its sample rate is {rate!r}, not {MIN_RATE:,} to {MAX_RATE:,} Hz")
-    if sample.meta.get("channels", channels) != channels or channels > MAX_CHANNELS:
-        raise DataError(f"it has {channels} channels of codes, not {sample.meta.get('channels')!r}")
+    if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+        raise DataError(f"it has {channels!r} channels, not 1 to {MAX_CHANNELS}")
+    if coded != tokenizer.code_channels(channels):
+        raise DataError(
+            f"it has {coded} channels of codes, not {tokenizer.code_channels(channels)}"
+        )
     if samples is not None and type(samples) is not int:
         raise DataError(f"its number of samples is {samples!r}")
-    return rate, samples
+    return rate, channels, samples
 
 
 def _go_on(stop: threading.Event) -> None:

@@ -13,6 +13,7 @@ from vqtok.quantizers.base import check_num_codebooks
 from vqtok.tokenizer.base import Tokenizer
 from vqtok.tokenizer.blocks import BlockCoder
 from vqtok.tokenizer.cut import CutDecoderStream, CutEncoderStream
+from vqtok.tokenizer.segments import SegmentDecoderStream, SegmentEncoderStream, segment_format
 from vqtok.tokenizer.stream import AudioFormat, AudioStream, DecoderStream, EncoderStream
 
 BLOCK_SECONDS = 4.0
@@ -27,7 +28,9 @@ class AudioTokenizer(Tokenizer):
     network sees blocks of one size with all the context that matters, one at a time and in one
     thread, so the codes of a sound are the same whether it comes whole or in pieces, in whatever
     batch, and with any number of threads. (Networks imported from elsewhere may treat the ends of a
-    sound differently, or see it as a whole, in memory that grows with it.)
+    sound differently, or see it as a whole, in memory that grows with it. EnCodec's 48 kHz model
+    codes both channels of stereo together, a second at a time, see
+    :mod:`vqtok.tokenizer.segments`; mono becomes stereo for it, and the mean of both again.)
 
     Args:
         autoencoder, name, training, config: see :class:`Tokenizer`.
@@ -67,8 +70,31 @@ class AudioTokenizer(Tokenizer):
 
     @property
     def frame_rate(self) -> float:
-        """Frames a second; a frame is one code of every codebook for every channel."""
-        return self.sample_rate / self.hop
+        """Frames a second; a frame is one code of every codebook for every channel of codes."""
+        return self._format(None, 1).frame_rate
+
+    @property
+    def together(self) -> bool:
+        """Whether the channels of a sound share one channel of codes."""
+        return self._ends == "segments"
+
+    @property
+    def _ends(self) -> str:
+        encoder: Any = self.autoencoder.encoder
+        ends: str = encoder.ends
+        return ends
+
+    def frames(self, samples: int, sample_rate: int | None = None) -> int:
+        """Frames of codes of a sound with so many samples per channel (rate as for encode)."""
+        return self._format(sample_rate, 1).frames(samples)
+
+    def code_channels(self, channels: int) -> int:
+        """Channels of codes of a sound with so many channels: as many, or 1 (``together``).
+
+        Raises:
+            DataError: the tokenizer does not take so many.
+        """
+        return self._format(None, channels).code_channels
 
     def encode(
         self,
@@ -89,13 +115,16 @@ class AudioTokenizer(Tokenizer):
         Returns:
             int64 [B, t, C, q] on the device of the audio. With T' = T or, resampled,
             ceil(T * tokenizer rate / sample rate), t = ceil(T' / hop). Of stereo, channel 0 is
-            mid and channel 1 side.
+            mid and channel 1 side. Of a tokenizer that codes channels ``together``
+            [B, t, 1, q], t = ``frames(T)``.
 
         Raises:
             ValueError: wrong shape or dtype, a value that is not finite, or ``num_codebooks`` or
                 ``rate_weight`` out of range.
             UsageError: ``rate_weight`` where there is no prior, or for a quantizer whose codebooks
                 do not add up.
+            DataError: more channels than the tokenizer takes, or a sound too long for one that
+                sees it as a whole.
         """
         if not isinstance(audio, Tensor) or audio.ndim != 3:
             shape = list(getattr(audio, "shape", ()))
@@ -105,7 +134,7 @@ class AudioTokenizer(Tokenizer):
         used = check_num_codebooks(num_codebooks, self.num_codebooks)
         form = self._format(sample_rate, int(audio.shape[1]))
         codes = torch.empty(
-            (len(audio), form.frames(audio.shape[2]), audio.shape[1], used), dtype=torch.int64
+            (len(audio), form.frames(audio.shape[2]), form.code_channels, used), dtype=torch.int64
         )
         choice = self.choice(used, rate_weight)
         for sound, out in zip(audio, codes, strict=True):
@@ -114,7 +143,11 @@ class AudioTokenizer(Tokenizer):
         return codes.to(audio.device)
 
     def decode(
-        self, codes: Tensor, samples: int | None = None, sample_rate: int | None = None
+        self,
+        codes: Tensor,
+        samples: int | None = None,
+        sample_rate: int | None = None,
+        channels: int | None = None,
     ) -> Tensor:
         """Rebuild a batch of sounds.
 
@@ -122,24 +155,29 @@ class AudioTokenizer(Tokenizer):
             codes: integer [B, t, C, q], 1 <= q <= Q.
             samples: T of the sounds that were coded. Default: as many as t frames fill.
             sample_rate: in Hz, of what is wanted (default: the tokenizer's).
+            channels: of the sounds that were coded. Default: those of the codes, or stereo if the
+                tokenizer codes channels ``together``.
 
         Returns:
             float32 [B, C, T] on the device of the codes; a few values may lie beyond full scale.
 
         Raises:
-            ValueError: a code is out of range, or ``samples`` doesn't belong to t frames.
+            ValueError: a code is out of range, or ``samples`` doesn't belong to t frames or
+                ``channels`` to the codes.
         """
         if not isinstance(codes, Tensor) or codes.ndim != 4 or not codes.shape[2]:
             shape = list(getattr(codes, "shape", ()))
             raise ValueError(f"codes must be a torch tensor [B, t, C, q], not {shape}")
         used = check_num_codebooks(codes.shape[3], self.num_codebooks)
-        form = self._format(sample_rate, int(codes.shape[2]))
+        if channels is None:
+            channels = 2 if self.together else int(codes.shape[2])
+        form = self._format(sample_rate, channels)
         sounds = []
         for each in codes:
             stream = self._streams[1](self._coder, form, used)
             sounds.append(torch.cat([stream.push(each), stream.finish(samples)], dim=1))
         length = form.samples(int(codes.shape[1])) if samples is None else samples
-        empty = torch.empty(0, codes.shape[2], length)
+        empty = torch.empty(0, channels, length)
         return (torch.stack(sounds) if sounds else empty).to(codes.device)
 
     def stream(
@@ -175,10 +213,17 @@ class AudioTokenizer(Tokenizer):
 
     @property
     def _streams(self) -> tuple[type[EncoderStream], type[DecoderStream]]:
-        if self._coder.cut:
-            return CutEncoderStream, CutDecoderStream
-        return EncoderStream, DecoderStream
+        return _STREAMS[self._ends]
 
     def _format(self, sample_rate: int | None, channels: int) -> AudioFormat:
         rate = self.sample_rate if sample_rate is None else sample_rate
+        if self.together:
+            return segment_format(self.autoencoder, rate, channels)
         return AudioFormat(rate, channels, self.sample_rate, self.hop)
+
+
+_STREAMS: dict[str, tuple[type[EncoderStream], type[DecoderStream]]] = {
+    "silence": (EncoderStream, DecoderStream),
+    "cut": (CutEncoderStream, CutDecoderStream),
+    "segments": (SegmentEncoderStream, SegmentDecoderStream),
+}

@@ -39,7 +39,6 @@ class BlockCoder:
 
     Attributes:
         block: frames; :data:`WHOLE` if the network sees everything at once.
-        cut: whether the ends of a sound are cut.
     """
 
     def __init__(self, autoencoder: Autoencoder, block: int) -> None:
@@ -47,7 +46,6 @@ class BlockCoder:
         encoder: Any = autoencoder.encoder
         decoder: Any = autoencoder.decoder
         self.hop: int = encoder.hop
-        self.cut: bool = encoder.ends == "cut"
         self.encoder_margin = self.decoder_margin = (0, 0)
         self._silence: Tensor | None = None
         whole = encoder.context is None or decoder.context is None
@@ -100,14 +98,14 @@ class BlockCoder:
     ) -> list[Tensor]:
         before, _ = self.encoder_margin
         wanted = kept or slice(before, before + self.block)
-        device = self._device()
+        device = self.device
 
         def encode(window: Tensor) -> Tensor:
             # A fresh copy, since even how it lies in memory could matter to a matrix product.
             latents = self.autoencoder.encoder(window[None].clone().to(device))
             return finish(latents[:, wanted].clone())
 
-        return _each(encode, windows, device)
+        return each_alone(encode, windows, device)
 
     def decode(self, windows: Sequence[Tensor], kept: slice | None = None) -> list[Tensor]:
         """Codes with what is around them to samples.
@@ -117,25 +115,27 @@ class BlockCoder:
             kept: the frames that are wanted; default: the block between the decoder's margins.
 
         Returns:
-            float32 [kept frames * hop] each, on the CPU.
+            float32 [kept frames * hop] each (of a decoder of stereo [2, ...]), on the CPU.
         """
         before, _ = self.decoder_margin
         wanted = kept or slice(before, before + self.block)
         inside = slice(wanted.start * self.hop, wanted.stop * self.hop)
-        device = self._device()
+        device = self.device
 
         def decode(window: Tensor) -> Tensor:
             quantized = self.autoencoder.quantizer.embed(window[None].clone().to(device))
             samples: Tensor = self.autoencoder.decoder(quantized)
-            return samples[0, inside].float().cpu()
+            return samples[0, ..., inside].float().cpu()
 
-        return _each(decode, windows, device)
+        return each_alone(decode, windows, device)
 
-    def _device(self) -> torch.device:
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
         return next(self.autoencoder.parameters()).device
 
 
-def _each(
+def each_alone(
     function: Callable[[Tensor], Tensor], windows: Sequence[Tensor], device: torch.device
 ) -> list[Tensor]:
     """``function`` of every window, each call in one thread."""

@@ -45,11 +45,29 @@ class AudioFormat:
     def frames(self, samples: int) -> int:
         """Frames of codes of a sound with so many samples (outside) per channel."""
         inside = resampled_length(samples, self.sample_rate, self.network_rate)
-        return -(-inside // self.hop)
+        return self.frames_inside(inside)
 
     def samples(self, frames: int) -> int:
         """Most samples (outside) per channel that so many frames are sure to fill."""
-        return frames * self.hop * self.sample_rate // self.network_rate
+        return self.samples_inside(frames) * self.sample_rate // self.network_rate
+
+    def frames_inside(self, samples: int) -> int:
+        """Frames of codes of so many samples (inside) per channel."""
+        return -(-samples // self.hop)
+
+    def samples_inside(self, frames: int) -> int:
+        """Most samples (inside) per channel with so many frames; ValueError if none have."""
+        return frames * self.hop
+
+    @property
+    def code_channels(self) -> int:
+        """Channels of codes."""
+        return self.channels
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.network_rate / self.hop
 
 
 class EncoderStream:
@@ -179,7 +197,7 @@ class DecoderStream:
         self._audio = audio
         self._num_codebooks = num_codebooks
         self._resampler = Resampler(audio.network_rate, audio.sample_rate, audio.channels)
-        self._waiting = torch.empty(0, audio.channels, num_codebooks, dtype=torch.int64)
+        self._waiting = torch.empty(0, audio.code_channels, num_codebooks, dtype=torch.int64)
         self._started = False
         self._pushed = 0
         self._frames = 0
@@ -199,7 +217,7 @@ class DecoderStream:
             ValueError: wrong shape, a code is out of range, or the stream is finished.
         """
         _check_open(self._finished)
-        shape = (self._audio.channels, self._num_codebooks)
+        shape = (self._audio.code_channels, self._num_codebooks)
         if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[1:] != shape:
             raise ValueError(
                 f"codes must be a torch tensor [t, {shape[0]}, {shape[1]}], not {_form(codes)}"

@@ -187,7 +187,7 @@ class TokenizerCoder(Coder):
         assert sample.seconds is not None
         assert sample.sample_rate is not None
         length = round(sample.seconds * sample.sample_rate)
-        sound = self.tokenizer.decode(batch, samples=length, sample_rate=sample.sample_rate)
+        sound = self.tokenizer.decode(batch, length, sample.sample_rate, sample.channels)
         return np.ascontiguousarray(sound[0].T.cpu().numpy())
 
 
