@@ -97,7 +97,7 @@ def sparse(train: Tensor, test: Tensor, args: argparse.Namespace) -> None:
     pca = PCA.fit(train, 8)
     errors = [float((pca.reconstruct(x) - x).square().mean() / variance) for x in (train, test)]
     print(f"  {'PCA, 8 components':30} {errors[0]:16.4f} {errors[1]:16.4f} {8:5.1f}")
-    for atoms in (None, 128, 512):
+    for atoms in (None, 512):
         for revive in (True, False):
             rows = []
             for seed in range(args.seeds):

@@ -348,7 +348,9 @@ def test_aux_k_lets_the_dead_explain_what_is_missed():
     missed = target - values @ atoms - 0.7
     explained = torch.stack([0.3 * atoms[1], 0.6 * atoms[2]])
     variance = (missed - missed.mean(0)).square().mean()
-    torch.testing.assert_close(penalty, (missed - explained).square().mean() / variance)
+    left = (missed - explained).square().mean() / variance
+    spread = 0.5 * 3 * (target - target.mean(0)).square().mean()  # of 3 features
+    torch.testing.assert_close(penalty, left * spread)
     penalty.backward()
     torch.testing.assert_close(decoder.bias.grad, torch.zeros(3))  # only the dead learn from it
     moved = decoder.atoms.grad.abs().sum(1) > 0

@@ -7,6 +7,7 @@ from vqtok.nn.generation import greedy, sampled
 from vqtok.nn.masks import mask_of, zero_padding
 from vqtok.nn.parallel import ParallelDecoder
 from vqtok.nn.rnn import RNNDecoder, RNNEncoder
+from vqtok.nn.sequence import position_codes
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
 
 ENCODERS = {
@@ -201,6 +202,19 @@ def test_float64_weights(name):
     torch.testing.assert_close(
         encoder(name, "values")(x.float(), MASK), latents.float(), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("longest", [10_000, 32])
+def test_position_codes_are_their_formula(longest):
+    place = torch.arange(5, 37, dtype=torch.double)[:, None]
+    turns = torch.polar(torch.ones_like(place), place * longest ** (-torch.arange(8) / 8.0))
+    codes = position_codes(32, 16, first=5, longest=longest)
+    torch.testing.assert_close(codes, torch.view_as_real(turns).flip(2).flatten(1).float())
+
+
+def test_every_number_of_a_position_code_moves_within_the_longest_sequence():
+    codes = position_codes(32, 64, longest=32)
+    assert float((codes.amax(0) - codes.amin(0)).min()) > 0.4
 
 
 def test_sampling_follows_the_logits():

@@ -81,7 +81,7 @@ def sparse(
     *,
     k: int = 8,
     activity: str = "top_k",
-    corruption: float = 0.05,
+    corruption: float = 0.03,
 ) -> Autoencoder:
     """Many latents, few active: a TopK dictionary that revives dead atoms, or the classic
     penalties on a sigmoid layer.
@@ -101,7 +101,7 @@ def sparse(
             corruption=corruption_of(options) or GaussianNoise(corruption),
             likelihood=likelihood_of(options),
             penalties=[AuxK(k)],
-            loss_weights={"aux_k": math.prod(shape) / 32},
+            loss_weights={"aux_k": 1 / 32},
             scaling=scaling_of(shape, options),
         )
     penalties: dict[str, Penalty] = {"l1": L1(), "kl_rho": KLRho()}

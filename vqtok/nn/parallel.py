@@ -56,8 +56,8 @@ class ParallelDecoder(SequenceDecoder):
         source = self.latent_reader(latents)
         for block in self.latent_blocks:
             source = block(source)
-        places = position_codes(length, self.question.in_features).to(self.question.weight)
-        x = self.question(places).expand(len(latents), -1, -1)
+        places = position_codes(length, self.question.in_features, longest=self.max_length)
+        x = self.question(places.to(self.question.weight)).expand(len(latents), -1, -1)
         for block in self.blocks:
             x = block(x, source)
         output: Tensor = self.to_output(x)

@@ -155,10 +155,14 @@ class LatentReader(nn.Module):
         return vectors + self.numbers
 
 
-def position_codes(length: int, width: int, *, first: int = 0) -> Tensor:
-    """Sines and cosines of each position, float32 [length, width] (Vaswani et al., 2017)."""
+def position_codes(length: int, width: int, *, first: int = 0, longest: int = 10_000) -> Tensor:
+    """Sines and cosines of each position, float32 [length, width] (Vaswani et al., 2017).
+
+    Their periods go from 2 pi steps to 2 pi times ``longest`` (the paper's 10,000). In sequences
+    much shorter than it most numbers hardly change, and positions are hard to tell apart.
+    """
     place = torch.arange(first, first + length, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(longest) / width))
     codes = torch.zeros(length, width)
     codes[:, 0::2] = torch.sin(place * rate)
     codes[:, 1::2] = torch.cos(place * rate[: width // 2])

@@ -52,11 +52,13 @@ class TransformerEncoder(SequenceEncoder):
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
         sizes |= {"max_length": max_length, "heads": heads}
         super().__init__("transformer", **sizes, channels=channels, symbols=symbols)
+        self.max_length = max_length
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         # At first, the latent tokens are like places spread over the longest sequences.
         places = torch.linspace(0, max_length - 1, num_latents).round().long()
         self.latent_tokens = nn.Parameter(
-            position_codes(max_length, width)[places] + 0.5 * torch.randn(num_latents, width)
+            position_codes(max_length, width, longest=max_length)[places]
+            + 0.5 * torch.randn(num_latents, width)
         )
         self.blocks = nn.ModuleList(SelfBlock(width, heads) for _ in range(depth))
         self.to_latents = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
@@ -65,7 +67,8 @@ class TransformerEncoder(SequenceEncoder):
         """float [B, T, C] or int64 [B, T], mask bool [B, T] -> latents [B, L, D]."""
         check_mask(sequences, mask)
         embedded = self.embedding(sequences, mask)
-        embedded = embedded + position_codes(embedded.shape[1], embedded.shape[2]).to(embedded)
+        places = position_codes(*embedded.shape[1:], longest=self.max_length)
+        embedded = embedded + places.to(embedded)
         tokens = self.latent_tokens.to(embedded.dtype).expand(len(embedded), -1, -1)
         x = torch.cat([tokens, embedded], dim=1)
         if mask is not None:
@@ -119,7 +122,7 @@ class TransformerDecoder(SequenceDecoder):
         before = self.embedding(target[:, :-1])
         start = self.start.to(before.dtype).expand(len(latents), 1, -1)
         x = torch.cat([start, before], dim=1)
-        x = x + position_codes(x.shape[1], x.shape[2]).to(x)
+        x = x + position_codes(*x.shape[1:], longest=self.max_length).to(x)
         for block in self.blocks:
             x = block(x, source)
         output: Tensor = self.to_output(x)
@@ -136,7 +139,7 @@ class TransformerDecoder(SequenceDecoder):
             x = self.start.expand(len(source), 1, -1)
         else:
             x = self.embedding(previous[:, None])
-        x = x + position_codes(1, x.shape[2], first=place).to(x)
+        x = x + position_codes(1, x.shape[2], first=place, longest=self.max_length).to(x)
         news = []
         for block, past in zip(self.blocks, pasts, strict=True):
             x, new = cast(CausalBlock, block).step(x, past, source)

@@ -11,10 +11,13 @@ from vqtok.autoencoders.penalties.base import Context, Penalty
 
 
 class AuxK(Penalty):
-    """The squared error, relative to its variance, that is left when the strongest dead latents
-    try to explain what the living ones missed; 0 while none is dead.
+    """The share of what the living latents missed that is still left when the strongest dead ones
+    try to explain it, times the data's variance; 0 while none is dead.
 
-    Only with a sparse bottleneck, which counts in steps who is dead. Gao et al. weigh it 1/32.
+    The variance is half of the squared distance to the batch's mean, summed over features: so the
+    term is in nats per sample like a Gaussian's reconstruction, and the weight of Gao et al., 1/32,
+    means the same for data of any scale. Only with a sparse bottleneck, which counts in steps who
+    is dead.
 
     Args:
         k: dead latents that try, for each position.
@@ -42,4 +45,6 @@ class AuxK(Penalty):
         explained = context.decode(values) - context.decode(torch.zeros_like(values))
         error = (missed - explained.float()).square().mean()
         variance = (missed - missed.mean(0)).square().mean().clamp_min(1e-12)
-        return torch.where(dead.any(), error / variance, 0.0)
+        target = context.target.float()
+        spread = 0.5 * (target - target.mean(0)).square().flatten(1).sum(1).mean()
+        return torch.where(dead.any(), spread * error / variance, 0.0)
