@@ -96,6 +96,7 @@ ELSEWHERE = {
     "waveform",
     "vqgan",
     "seanet",
+    "seanet_segments",
     "mimi",
     "snac",
     "emu3",
