@@ -26,7 +26,11 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + (self.alpha * x).sin().square() / (self.alpha + 1e-9)
+        turned = self.alpha * x
+        # At the sample rate it takes as long to find memory as to fill it.
+        sines = turned.sin() if torch.is_grad_enabled() else turned.sin_()
+        squares = sines.square() if torch.is_grad_enabled() else sines.square_()
+        return torch.addcmul(x, squares, (self.alpha + 1e-9).reciprocal())
 
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -74,9 +78,12 @@ class WaveConv(WaveLayer):
         self.span = dilation * (kernel - 1)
         padding = self.span + 1 - stride
         self.padding = (padding, 0) if causal else (padding - padding // 2, padding // 2)
+        self.even = self.padding[0] == self.padding[1]
+        if self.even:  # needs no padded copy then
+            self.conv.padding = self.padding[:1]
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(F.pad(x, self.padding))
+        y: Tensor = self.conv(x if self.even else F.pad(x, self.padding))
         return y
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
@@ -91,13 +98,18 @@ class WaveUp(WaveLayer):
         self, channels_in: int, channels_out: int, stride: int, *, causal: bool = False
     ) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose1d(channels_in, channels_out, 2 * stride, stride=stride)
         self.stride = stride
         self.cut = 0 if causal else -(-stride // 2)
+        self.conv = nn.ConvTranspose1d(
+            *(channels_in, channels_out, 2 * stride),
+            stride=stride,
+            padding=self.cut,
+            output_padding=0 if causal else stride % 2,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
-        return y[..., self.cut : self.cut + x.shape[-1] * self.stride]
+        return y[..., : x.shape[-1] * self.stride]
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         lowest = first + self.cut - 2 * self.stride + 1
