@@ -1,12 +1,14 @@
 """Anomalies in series: sequence autoencoders beside PCA and the distance to the mean.
 
 Each method scores all windows of a series step by step (``step_scores``); a step counts as
-anomalous as the mean over its windows says. AUROC and average precision (AP) compare the steps
+anomalous as the mean over its windows says. NAB labels stretches of time, not steps: there each
+step of a window has the window's mean score. AUROC and average precision (AP) compare the steps
 with the truth: 50% and the share of anomalous steps are chance. PCA has as many components as the
-models have numbers in their code. Needs scikit-learn (``pip install vqtok[bench]``).
+models have numbers in their code. Windows of 128 steps are longer than a drawn heartbeat. Needs
+scikit-learn (``pip install vqtok[bench]``).
 
-    nice -n 15 python scripts/anomaly_series.py --threads 1                  # drawn heartbeats
-    nice -n 15 python scripts/anomaly_series.py --nab NAB --threads 1        # NAB's series
+    nice -n 15 python scripts/anomaly_series.py                                    # heartbeats
+    nice -n 15 python scripts/anomaly_series.py --nab NAB --length 64 --steps 200  # NAB's
 """
 
 from __future__ import annotations
@@ -72,6 +74,12 @@ def simple(series: np.ndarray, options: argparse.Namespace) -> dict[str, Score]:
 def judge(score: Score, case: Labelled, options: argparse.Namespace) -> tuple[float, float]:
     """AUROC and average precision in percent."""
     series = torch.from_numpy(case.test)
+    if case.stretches:
+        by_step = score
+
+        def score(windows: Tensor) -> Tensor:
+            return by_step(windows).mean(1, keepdim=True).expand(windows.shape)
+
     steps = step_scores(score, series, options.length, stride=options.stride).numpy()
     auroc = roc_auc_score(case.anomalous, -steps)
     return 100 * auroc, 100 * average_precision_score(case.anomalous, -steps)
@@ -113,8 +121,8 @@ def main() -> None:
     parser.add_argument(
         "--nab", type=Path, help="folder with NAB's data/ and labels/ (default: heartbeats)"
     )
-    parser.add_argument("--length", type=int, default=64, help="steps of a window")
-    parser.add_argument("--stride", type=int, default=4, help="steps between scored windows")
+    parser.add_argument("--length", type=int, default=128, help="steps of a window")
+    parser.add_argument("--stride", type=int, default=8, help="steps between scored windows")
     parser.add_argument("--latents", type=int, default=2)
     parser.add_argument("--dim", type=int, default=4, help="dimensions of a latent")
     parser.add_argument("--steps", type=int, default=400)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 RATE = 125  # samples a second of the drawn heartbeats
 BEAT = 100  # samples of a beat, more or less
+EVERY = 4  # steps of NAB's series that are averaged into one
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,22 @@ class Labelled:
         train: float32 [T, 1], what models are fitted to.
         test: float32 [T', 1], what they score.
         anomalous: bool [T'], the truth.
+        stretches: whether the truth is where about something is wrong, not at which steps.
     """
 
     name: str
     train: npt.NDArray[np.float32]
     test: npt.NDArray[np.float32]
     anomalous: npt.NDArray[np.bool_]
+    stretches: bool
 
 
 def nab(folder: Path) -> list[Labelled]:
     """The labelled series in a folder like https://github.com/numenta/NAB (data/, labels/).
 
     Models are fitted to the whole series without labels, anomalies included, as is usual for
-    methods that need no clean data. Series without an anomaly are left out.
+    methods that need no clean data. Series without an anomaly are left out. Most have a step every
+    5 minutes: each 4 are averaged, so that windows of 64 are about a day.
     """
     windows = json.loads((folder / "labels" / "combined_windows.json").read_text())
     found = []
@@ -50,8 +54,11 @@ def nab(folder: Path) -> list[Labelled]:
         anomalous = np.array(
             [any(start[:19] <= time <= end[:19] for start, end in spans) for time in times]
         )
-        series = np.array([[float(row["value"])] for row in rows], np.float32)
-        found.append(Labelled(path.stem, series, series, anomalous))
+        values = np.array([float(row["value"]) for row in rows])
+        whole = len(rows) // EVERY * EVERY
+        series = values[:whole].reshape(-1, EVERY).mean(1, keepdims=True).astype(np.float32)
+        anomalous = anomalous[:whole].reshape(-1, EVERY).any(1)
+        found.append(Labelled(path.stem, series, series, anomalous, True))
     return found
 
 
@@ -69,7 +76,7 @@ def heartbeats(seed: int, *, train_beats: int = 400, test_beats: int = 200) -> l
     found = []
     for disease in DISEASES:
         test, anomalous = _record(generator, test_beats, disease)
-        found.append(Labelled(f"ecg {disease}", train, test, anomalous))
+        found.append(Labelled(f"ecg {disease}", train, test, anomalous, False))
     return found
 
 
