@@ -18,6 +18,7 @@ from torch import Tensor
 from vqtok.errors import DataError, UsageError
 from vqtok.media import resample
 from vqtok.tokenizer import AudioTokenizer, ImageTokenizer, Tokenizer
+from vqtok.tokenizer.blocks import each_alone
 
 RATES = [8000, 11025, 22050, 24000, 44100, 48000, 96000]
 
@@ -176,6 +177,20 @@ def test_codes_do_not_depend_on_batch_or_threads(audio_tokenizer) -> None:
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_block_is_computed_in_one_thread() -> None:
+    """Whatever a layer asks first: torch chooses some convolutions by the number of threads."""
+    windows = [torch.ones(2)] * 5
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        found = each_alone(
+            lambda w: torch.tensor(torch.get_num_threads()), windows, torch.device("cpu")
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert [int(threads) for threads in found] == [1] * 5
 
 
 def test_a_fork_can_go_on(audio_tokenizer) -> None:

@@ -160,6 +160,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             ready = threading.Barrier(threads + 1)
 
             def prepare() -> None:
+                torch.get_num_threads()  # a thread takes over the number of all when it first asks
                 torch.set_num_threads(1)
                 ready.wait()
 
