@@ -1,8 +1,9 @@
 """Models of published sizes: every name and shape finds its place.
 
-SNAC from its package, with the configs of its three published models. VAR and Open-MAGVIT2, which
-no package holds, by the names and shapes that their published code gives: FoundationVision/VAR
-(``models/basic_vae.py``, ``quant.py``) and TencentARC/SEED-Voken (``improved_model.py``).
+SNAC and DAC from packages, with the configs of their three published models each. VAR and
+Open-MAGVIT2, which no package holds, by the names and shapes of their published code:
+FoundationVision/VAR (``models/basic_vae.py``, ``quant.py``) and TencentARC/SEED-Voken
+(``improved_model.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 import torch
 from snac import SNAC
 from torch import nn
+from transformers import DacConfig, DacModel
 
 from vqtok.autoencoders import Autoencoder
 from vqtok.importers import FAMILIES, Checkpoint, _family_of
@@ -81,6 +83,27 @@ def test_snac(rate: int, config: dict[str, Any], millions: float) -> None:
     assert built.encoder.hop == steps * model.hop_length
     assert built.encoder.sample_rate == rate
     assert built.quantizer.codebook_sizes == (4096,) * sum(steps // s for s in strides)
+
+
+@pytest.mark.parametrize(
+    ("rate", "ratios", "codebooks", "kbps"),
+    [
+        (16_000, [2, 4, 5, 8], 12, 6),
+        (24_000, [2, 4, 5, 8], 32, 24),
+        (44_100, [2, 4, 8, 8], 9, 7.75),
+    ],
+)
+def test_dac(rate: int, ratios: list[int], codebooks: int, kbps: float) -> None:
+    config = DacConfig(downsampling_ratios=ratios, n_codebooks=codebooks, sampling_rate=rate)
+    with torch.device("meta"):
+        model = DacModel(config)
+    assert parameters(model) / 1e6 == pytest.approx(75.5, abs=1.5)  # 74 to 77 million
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    built = build("dac", shapes, config.to_dict())
+    assert built.encoder.sample_rate == rate
+    frame_rate = rate / built.encoder.hop
+    assert frame_rate * codebooks * 10 / 1000 == pytest.approx(kbps, abs=0.01)
+    assert parameters(built.encoder, built.decoder) == parameters(model.encoder, model.decoder)
 
 
 def conv(name: str, out: int, given: int, kernel: int, bias: bool = True) -> Shapes:
