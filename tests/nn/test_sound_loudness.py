@@ -52,14 +52,14 @@ def by_hand(heard, said, rate, bands):
 
     heard, said = powers(heard), powers(said)
     gain = 10**7.9 / max(said.mean(), 1e-6) / bands
-    total = 0.0
+    total = level = 0.0
     for first, second in zip(heard * gain, said * gain, strict=True):
-        first = first * min(max((second.sum() + 5e3) / (first.sum() + 5e3), 3e-4), 5)
         a, b = loudness(first), loudness(second)
         rest = np.maximum(np.abs(a - b) - 0.25 * np.minimum(a, b), 0)
         added = np.minimum(((first + 50) / (second + 50)) ** 1.2, 12)
         total += 0.1 * (math.sqrt((rest**2).mean() + 1e-6) - 1e-3) + 0.15 * (rest * added).mean()
-    return total / len(heard)
+        level += (a - b).mean()
+    return (total + 0.3 * abs(level)) / len(heard)
 
 
 def test_it_is_its_definition():
@@ -81,6 +81,15 @@ def test_equal_sounds_do_not_disturb_nor_does_their_level():
     assert float(loudness(heard / 20, said / 20)) == pytest.approx(
         float(loudness(heard, said)), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.7, 1.4, 2.0])
+def test_another_level_of_the_output_disturbs(gain):
+    """Also where the difference is masked in every band: 3 dB are."""
+    loudness = Loudness(RATE)
+    for level in (0.1, 0.01):
+        said = waves(1, level=level)
+        assert float(loudness(gain * said, said)) > 0.3
 
 
 def test_added_power_is_worse_than_missing_power():

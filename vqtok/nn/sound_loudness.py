@@ -23,9 +23,11 @@ class Loudness(nn.Module):
     (Zwicker's power law above the threshold of hearing); differences below a quarter of the
     smaller loudness are masked. Each frame of 32 ms adds the root mean square of the rest over
     bands, times 0.1, and its mean, with more weight where the output has more power than the
-    target, times 0.15. The target's level doesn't matter, nor that of a frame of the output.
+    target, times 0.15. The target's level doesn't matter.
 
-    Unlike there, nothing is aligned in time, and all frames count the same.
+    Unlike there, frames of the output are not brought to the target's level, and the difference of
+    the mean loudnesses of the two sounds adds to the rest, times 0.3: or else quiet sounds come back
+    louder. Nothing is aligned in time, and all frames count the same.
 
     Args:
         sample_rate: in Hz.
@@ -50,15 +52,14 @@ class Loudness(nn.Module):
         heard, said = self._powers(output), self._powers(target)
         gain = _LEVEL / said.mean((1, 2), keepdim=True).clamp_min(_SILENCE) / said.shape[-1]
         heard, said = heard * gain, said * gain
-        frames = (said.sum(-1, keepdim=True) + 5e3) / (heard.sum(-1, keepdim=True) + 5e3)
-        heard = heard * frames.clamp(3e-4, 5)
         first, second = self._loudness(heard), self._loudness(said)
         masked = 0.25 * torch.minimum(first, second)
         rest = ((first - second).abs() - masked).clamp_min(0)
         added = ((heard + 50) / (said + 50)).pow(1.2).clamp_max(12)
         both = (rest.square().mean(-1) + 1e-6).sqrt() - 1e-3
         disturbance: Tensor = (0.1 * both + 0.15 * (rest * added).mean(-1)).mean()
-        return disturbance
+        level = (first - second).mean((1, 2)).abs().mean()
+        return disturbance + 0.3 * level
 
     def _powers(self, wave: Tensor) -> Tensor:
         """[B, frames, bands]."""
