@@ -25,9 +25,9 @@ class Loudness(nn.Module):
     bands, times 0.1, and its mean, with more weight where the output has more power than the
     target, times 0.15. The target's level doesn't matter.
 
-    Unlike there, frames of the output are not brought to the target's level, and the difference of
-    the mean loudnesses of the two sounds adds to the rest, times 0.3: or else quiet sounds come back
-    louder. Nothing is aligned in time, and all frames count the same.
+    Unlike there, frames of the output are not brought to the target's level, and the difference
+    of the mean loudnesses of the two sounds adds to the rest, times 0.3: or else quiet sounds come
+    back louder. Nothing is aligned in time, and all frames count the same.
 
     Args:
         sample_rate: in Hz.
