@@ -214,6 +214,46 @@ std::vector<const Isa*> usable_isas() {
   return usable;
 }
 
+// What codes of `size` are chosen for, at random; the bounds are those of vqtok/ops/prior.py.
+struct Wishes {
+  Wishes(Random& random, int64_t size, int64_t positions, bool ahead) {
+    const int64_t dim = 1 + static_cast<int64_t>(random() % 40);
+    int bits = 0;
+    while ((1 << bits) < dim) ++bits;
+    const int32_t limit = (1 << (28 - bits) / 2) - 1;
+    const int64_t next_size = ahead ? 1 + static_cast<int64_t>(random() % 30) : 0;
+    for (auto [values, count] : {std::pair{&targets, positions}, {&embeddings, size},
+                                 {&next, next_size}})
+      for (int64_t i = 0; i < count * dim; ++i)
+        values->push_back(static_cast<int16_t>(
+            static_cast<int32_t>(random() % (2 * limit + 1)) - limit));
+    wanted = {targets.data(), embeddings.data(), dim, static_cast<int32_t>(random() % (1 << 21)),
+              static_cast<int>(random() % 8), limit, 0, ahead ? next.data() : nullptr, next_size};
+  }
+
+  std::vector<int16_t> targets, embeddings, next;
+  Wanted wanted;
+};
+
+// The plane that `network` chooses, on every instruction set the same.
+std::vector<uint32_t> chosen(const PriorNetwork& network, std::vector<uint32_t> codes, int q,
+                             int64_t rows, int64_t columns, int64_t size, const Wanted& wanted) {
+  std::vector<uint32_t> first;
+  for (const Isa* isa : usable_isas()) {
+    std::vector<uint32_t> found = codes;
+    uint32_t* plane = found.data() + q * rows * columns;
+    network.choose({found.data(), q, rows, columns}, wanted, *isa->prior, plane);
+    if (first.empty()) first = found;
+    CHECK(found == first, "the choice depends on the instruction set %s", isa->name);
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      const bool known = i < wanted.first_row * columns;
+      CHECK(known ? plane[i] == codes[q * rows * columns + i] : plane[i] < size, "code %u",
+            plane[i]);
+    }
+  }
+  return first;
+}
+
 void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int64_t rows,
                  int64_t columns, int mutants) {
   std::vector<PriorEmbedding> embeddings;
@@ -231,6 +271,11 @@ void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int
     const Network tensors = some_network(random, q, sizes[q], groups, embeddings);
     const PriorNetwork network = built(tensors, embeddings);
     const Planes planes{codes.data(), q, rows, columns};
+    for (bool ahead : {false, true}) {
+      Wishes wishes(random, sizes[q], rows * columns, ahead);
+      wishes.wanted.first_row = static_cast<int64_t>(random() % rows);
+      chosen(network, codes, q, rows, columns, sizes[q], wishes.wanted);
+    }
     std::vector<uint8_t> stream;
     for (const Isa* isa : usable_isas()) {
       std::vector<uint32_t> weights(rows * columns * 4);
@@ -300,7 +345,26 @@ void check_golden() {
       add(built(tensors, embeddings).encode({codes.data(), q, 20, 31}, kernel));
     }
   }
-  CHECK(hash == 0x10616d873dc96463u, "the streams have changed: %llx", static_cast<unsigned long long>(hash));
+  CHECK(hash == 0x10616d873dc96463u, "the streams have changed: %llx",
+        static_cast<unsigned long long>(hash));
+}
+
+// Codes that fixed networks choose for fixed targets, as AVX-512 chose them once; FNV-1a.
+void check_golden_choice() {
+  Random random(2027);
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (int64_t groups : {1, 11})
+    for (bool ahead : {false, true}) {
+      std::vector<PriorEmbedding> embeddings{{std::vector<uint8_t>(301 * 24), 300, 24}};
+      for (auto& v : embeddings[0].values) v = static_cast<uint8_t>(random() % 128);
+      const Network tensors = some_network(random, 0, 300, groups, embeddings);
+      const Wishes wishes(random, 300, 20 * 31, ahead);
+      for (uint32_t code : chosen(built(tensors, embeddings), std::vector<uint32_t>(20 * 31), 0, 20,
+                                  31, 300, wishes.wanted))
+        hash = (hash ^ code) * 0x100000001b3u;
+    }
+  CHECK(hash == 0x38062b4af506ac5fu, "the choices have changed: %llx",
+        static_cast<unsigned long long>(hash));
 }
 
 }  // namespace
@@ -312,6 +376,7 @@ int main(int argc, char** argv) {
   std::mt19937_64 random(argc > 1 ? strtoull(argv[1], nullptr, 10) : 1);
   const int rounds = argc > 2 ? atoi(argv[2]) : 20;
   check_golden();
+  check_golden_choice();
   check_weigh();
   for (int n = 0; n < 20 * rounds; ++n) check_range_coder(random);
   for (int64_t size : {1, 2, 3, 5, 8, 255, 1024, 1025, 65536, 1 << 20})
