@@ -5,7 +5,9 @@
 
 CORPUS: a folder of photos with manifest.tsv (see select_photos.py); the photos that were left out
 of the tokenizer's training are not trained on here either, and judge. Each photo is seen four
-times: as it is, mirrored, cut so that the grid of codes falls elsewhere, and at 0.7 of its size.
+times: as it is, mirrored, cut so that the grid of codes falls elsewhere, and at 0.7 of its size;
+half of them with codes chosen by their bits if there is a prior already, so the second run of this
+command makes a prior that knows such codes, too.
 SOUNDS: sounds.txt (see get_sounds.py); VALIDATION: folders of sounds to judge by.
 """
 
@@ -80,17 +82,20 @@ def photo_codes(tokenizer: ImageTokenizer, corpus: Path) -> tuple[list[np.ndarra
     """Codes to train on and codes to judge by."""
     chosen = selected(corpus)
     others = sorted(set((corpus / "train").resolve().glob("*.jpg")) - set(chosen))
+    weight = RATE_WEIGHT if tokenizer.prior is not None else 0.0
     samples = [
-        image_codes(tokenizer, change(path))
-        for change in (as_it_is, mirrored, shifted, smaller)
+        image_codes(tokenizer, change(path), rate_weight)
+        for change, rate_weight in {as_it_is: 0.0, mirrored: weight, shifted: 0.0, smaller: weight}.items()
         for path in tqdm(chosen, desc=change.__name__)
     ]
     return samples, [image_codes(tokenizer, as_it_is(path)) for path in others]
 
 
-def image_codes(tokenizer: ImageTokenizer, image: Image.Image) -> np.ndarray:
+def image_codes(
+    tokenizer: ImageTokenizer, image: Image.Image, rate_weight: float = 0.0
+) -> np.ndarray:
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    return tokenizer.encode(pixels)[0].numpy().astype(np.uint16)
+    return tokenizer.encode(pixels, rate_weight=rate_weight)[0].numpy().astype(np.uint16)
 
 
 def as_it_is(path: Path) -> Image.Image:

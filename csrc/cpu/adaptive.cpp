@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
-#include <array>
+#include <memory>
 
 #include "cpu/range_coder.h"
 
@@ -12,7 +12,8 @@ namespace {
 
 constexpr int kMostModels = 5;
 constexpr int kLevels = 3;                   // of a group of counters
-constexpr uint32_t kMostGroups = 1u << 18;   // that one model keeps
+constexpr int kGroupBits = 18;
+constexpr uint32_t kMostGroups = 1u << kGroupBits;  // that one model keeps, and one
 constexpr uint16_t kMostSeen = 60;
 constexpr int kReach = 2047;                 // of the logistic domain, in 1/256
 constexpr int kMixRate = 5;                  // of the weights, in 2^-16
@@ -23,21 +24,21 @@ constexpr int32_t kSquash[33] = {
     4971,  7812,  11955, 17625, 24743, 32768, 40793, 47911, 53581, 57724, 60565,
     62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514};
 
-inline int32_t squash(int32_t x) {
-  const int32_t at = x + 2048, low = kSquash[at >> 7];
-  return low + (((kSquash[(at >> 7) + 1] - low) * (at & 127)) >> 7);
-}
-
 struct Tables {
+  uint16_t squash[4096];               // of x + 2048
   int16_t stretch[4096];               // of a probability in 2^-12
   uint16_t rate[kMostSeen + 1];        // of a counter that has seen so many bits
   uint8_t bucket[kMostSeen + 1];
   int32_t weights[1024][kMostModels];  // at the start, by the buckets of the models
 
   Tables() {
+    for (int at = 0; at < 4096; ++at) {
+      const int32_t low = kSquash[at >> 7], step = kSquash[(at >> 7) + 1] - low;
+      squash[at] = static_cast<uint16_t>(low + ((step * (at & 127)) >> 7));
+    }
     int32_t x = -kReach;
     for (int p = 0; p < 4096; ++p) {
-      while (x < kReach && squash(x) < p * 16 + 8) ++x;
+      while (x < kReach && squash[x + 2048] < p * 16 + 8) ++x;
       stretch[p] = static_cast<int16_t>(x);
     }
     for (int n = 0; n <= kMostSeen; ++n) {
@@ -57,58 +58,64 @@ struct Tables {
 };
 const Tables tables;
 
-struct Counter {
-  uint16_t one = 32768;  // probability of 1, in 2^-16
-  uint16_t seen = 0;
-};
+// A probability of 1, in 2^-16, above the number of bits seen: 16 bits each.
+using Counter = uint32_t;
+constexpr Counter kNewCounter = 32768u << 16;
 
 struct Group {
-  Counter counters[8];  // of the nodes 1..7 of three levels of the tree
+  uint32_t key;         // the low half of what it is found by
+  Counter counters[7];  // of the nodes 1..7 of three levels of the tree
 };
+constexpr Group kNewGroup = {0, {kNewCounter, kNewCounter, kNewCounter, kNewCounter, kNewCounter,
+                                 kNewCounter, kNewCounter}};
 
-// From (context, first node) to a group, exactly; grows with what it holds.
+// From (context, first node) to a group, exactly.
 class Groups {
  public:
-  Groups() : slots_(1 << 10, 0), groups_(1) {}
+  // For at most `most` groups; memory is touched as they are made.
+  explicit Groups(int64_t most) {
+    most = std::min<int64_t>(most, kMostGroups - 1);
+    size_t slots = 16;
+    while (slots < static_cast<size_t>(most) * 2) slots *= 2;
+    slots_.resize(slots);
+    groups_.reset(new Group[most + 1]);
+  }
 
   // The group of a key, made if it is new; of a full map a fresh one that nobody will find again.
+  // A slot holds the number of a group below a tag, which with the group's half of the key tells
+  // the other half (of 10 bits), too.
   Group* find(uint64_t key) {
-    const uint64_t mask = slots_.size() - 1;
-    const uint64_t tag = (key + 1) << 18;  // the key has at most 42 bits
-    uint64_t at = (key * 0x9e3779b97f4a7c15u) >> 32 & mask;
-    for (; slots_[at]; at = (at + 1) & mask)
-      if ((slots_[at] ^ tag) < kMostGroups) return &groups_[slots_[at] & (kMostGroups - 1)];
-    if (groups_.size() == kMostGroups) {
-      groups_[0] = Group();
-      return &groups_[0];
+    const uint32_t low = static_cast<uint32_t>(key);
+    const uint64_t hash = key * 0x9e3779b97f4a7c15u;
+    const uint32_t tag =
+        static_cast<uint32_t>((low * 0x85ebca6bu) >> 22 ^ key >> 32) << kGroupBits;
+    const size_t mask = slots_.size() - 1;
+    size_t at = hash >> 32 & mask;
+    for (; slots_[at]; at = (at + 1) & mask) {
+      Group& found = groups_[slots_[at] & (kMostGroups - 1)];
+      if ((slots_[at] ^ tag) < kMostGroups && found.key == low) return &found;
     }
-    slots_[at] = tag | groups_.size();
-    groups_.emplace_back();
-    if (groups_.size() * 2 > slots_.size()) grow();
-    return &groups_.back();
+    Group& made = groups_[count_ < kMostGroups ? count_ : 0];
+    made = kNewGroup;
+    if (count_ == kMostGroups) return &made;
+    made.key = low;
+    slots_[at] = tag | count_++;
+    return &made;
   }
 
  private:
-  void grow() {
-    std::vector<uint64_t> old(slots_.size() * 2, 0);
-    old.swap(slots_);
-    const uint64_t mask = slots_.size() - 1;
-    for (uint64_t slot : old) {
-      if (!slot) continue;
-      uint64_t at = (((slot >> 18) - 1) * 0x9e3779b97f4a7c15u) >> 32 & mask;
-      while (slots_[at]) at = (at + 1) & mask;
-      slots_[at] = slot;
-    }
-  }
-
-  std::vector<uint64_t> slots_;
-  std::vector<Group> groups_;
+  std::vector<uint32_t> slots_;
+  std::unique_ptr<Group[]> groups_;
+  uint32_t count_ = 1;
 };
 
 template <class Coder, int kModels> class Mixer {
  public:
-  Mixer(Coder& coder, int64_t size) : coder_(coder), size_(size) {
+  // For `count` codes, each below `size`.
+  Mixer(Coder& coder, int64_t size, int64_t count) : coder_(coder), size_(size) {
     while (bits_ < 20 && int64_t{1} << bits_ < size) ++bits_;
+    groups_.reserve(kModels);
+    for (int m = 0; m < kModels; ++m) groups_.emplace_back(count * ((bits_ + 2) / kLevels));
     memcpy(weights_, tables.weights, sizeof weights_);
   }
 
@@ -127,7 +134,7 @@ template <class Coder, int kModels> class Mixer {
       bool bit = false;
       if (first_of_one < static_cast<uint64_t>(size_)) {
         Counter* counters[kModels];
-        for (int m = 0; m < kModels; ++m) counters[m] = &groups[m]->counters[inside];
+        for (int m = 0; m < kModels; ++m) counters[m] = &groups[m]->counters[inside - 1];
         bit = this->bit(counters, code >> rest & 1);
       }
       inside = inside * 2 + bit;
@@ -140,25 +147,25 @@ template <class Coder, int kModels> class Mixer {
     int32_t inputs[kModels];
     int key = 0;
     for (int m = 0; m < kModels; ++m) {
-      key |= tables.bucket[counters[m]->seen] << 2 * m;
-      inputs[m] = counters[m]->seen ? tables.stretch[counters[m]->one >> 4] : 0;
+      const Counter counter = *counters[m], seen = counter & 0xffff;
+      key |= tables.bucket[seen] << 2 * m;
+      inputs[m] = seen ? tables.stretch[counter >> 20] : 0;
     }
     int32_t* weights = weights_[key];
     int64_t sum = 0;
     for (int m = 0; m < kModels; ++m) sum += int64_t{weights[m]} * inputs[m];
-    const int32_t mixed =
-        static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(sum >> 16, -kReach), kReach));
-    const int32_t one = squash(mixed);
+    const int64_t mixed = std::min<int64_t>(std::max<int64_t>(sum >> 16, -kReach), kReach);
+    const int32_t one = tables.squash[mixed + 2048];
     value = coder_.bit(static_cast<uint32_t>(one), value);
-    const int32_t error = (value ? 65536 : 0) - one;
+    const int32_t error = (value ? 65536 : 0) - one, target = value ? 65535 : 0;
     for (int m = 0; m < kModels; ++m) {
       const int32_t weight = weights[m] + ((inputs[m] * kMixRate * error) >> 16);
       weights[m] = std::min(std::max(weight, -kMostWeight), kMostWeight);
-      Counter& counter = *counters[m];
-      const int64_t target = value ? 65535 : 0;
-      counter.one = static_cast<uint16_t>(
-          counter.one + (((target - counter.one) * tables.rate[counter.seen]) >> 16));
-      counter.seen += counter.seen < kMostSeen;
+      const Counter counter = *counters[m], seen = counter & 0xffff;
+      const int32_t before = static_cast<int32_t>(counter >> 16);
+      const int32_t step = static_cast<int32_t>(
+          (int64_t{target - before} * tables.rate[seen]) >> 16);
+      *counters[m] = static_cast<Counter>(before + step) << 16 | (seen + (seen < kMostSeen));
     }
     return value;
   }
@@ -167,13 +174,13 @@ template <class Coder, int kModels> class Mixer {
   Coder& coder_;
   int bits_ = 1;
   int64_t size_;
-  Groups groups_[kModels];
+  std::vector<Groups> groups_;
   int32_t weights_[1024][kMostModels];
 };
 
 template <int kModels, class Coder, class Visit>
 void code_plane(Coder& coder, Planes planes, int64_t size, const uint32_t* known, Visit&& visit) {
-  Mixer<Coder, kModels> mixer(coder, size);
+  Mixer<Coder, kModels> mixer(coder, size, planes.size());
   const uint32_t* here = known;
   const uint32_t* before = planes.q ? planes.plane(planes.q - 1) : nullptr;
   const uint32_t* first = planes.plane(0);

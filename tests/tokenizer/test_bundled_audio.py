@@ -47,7 +47,7 @@ def test_more_codebooks_sound_closer(tokenizer, speech):
 
 
 def test_loudness_is_kept(tokenizer, speech):
-    for gain in (1.0, 0.3):  # at 0.1 it is 3 dB too loud, says the card
+    for gain in (1.0, 0.1):
         again = tokenizer.decode(tokenizer.encode(gain * speech), samples=speech.shape[2])
         ratio = float(again.square().mean() / (gain * speech).square().mean())
         assert 0.5 < ratio < 2

@@ -18,10 +18,10 @@ def test_audio_comes_with_a_prior_that_pays() -> None:
     codes = tokenizer.encode(audio, sample_rate=sound.sample_rate)[0].numpy()
     streams = prior.encode(codes)
     assert (prior.decode(streams, codes.shape[:2]) == codes).all()
-    assert 8 * sum(map(len, streams)) < 0.9 * 10 * codes.size
+    assert 8 * sum(map(len, streams)) < 0.8 * 10 * codes.size
     said = prior.training["bits_per_code"]
     assert sum(said["integer"]) <= 1.01 * sum(said["float"])
-    assert sum(said["integer"]) < 0.92 * sum(said["order0"])
+    assert sum(said["integer"]) < 0.85 * sum(said["order0"])
 
 
 def test_photo_comes_with_a_prior_that_pays() -> None:
