@@ -63,15 +63,8 @@ def main() -> None:
     found["tiles of 256 pixels"] = codes_of(args.data, tokenizer.encode)
     tiling._TILE = whole
 
-    def in_bfloat16(images: torch.Tensor) -> torch.Tensor:
-        model = tokenizer.autoencoder
-        pixels = to_unit_range(images).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            with torch.autocast("cpu", torch.bfloat16):
-                latents = model.encoder(pixels)
-            return model.quantizer(latents.float()).codes
-
-    found["bfloat16"] = codes_of(args.data, in_bfloat16)
+    found["bfloat16"] = codes_of(args.data, tokenizer.to(precision="bfloat16").encode)
+    tokenizer.to(precision="float32")
     torch.set_num_threads(1)
     found["1 thread"] = codes_of(args.data, tokenizer.encode)
     for name in INSTRUCTION_SETS:

@@ -110,11 +110,13 @@ def main() -> None:
         "--crop", type=int, help="score squares of so many pixels, not whole images"
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--precision", default="float32", help="of the network, or bfloat16")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    result = evaluate(Tokenizer.from_pretrained(args.tokenizer), args.data, args.crop)
+    tokenizer = Tokenizer.from_pretrained(args.tokenizer).to(precision=args.precision)
+    result = evaluate(tokenizer, args.data, args.crop)
     if args.json:
         print(json.dumps(result))
         return

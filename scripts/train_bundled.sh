@@ -38,4 +38,6 @@ if [[ ${further:-} ]]; then
     runs+=("$work/$name-2")
 fi
 python "$scripts/bundle_photo.py" "$name" "$work/corpus" "$kodak" "${runs[@]}"
+# Twice: the second knows codes that were chosen by the first's bits, too.
+python "$scripts/train_priors.py" "$name" "$work/corpus" --steps "${PRIOR_STEPS:-3000}"
 python "$scripts/train_priors.py" "$name" "$work/corpus" --steps "${PRIOR_STEPS:-6000}"

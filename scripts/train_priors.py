@@ -47,6 +47,7 @@ trained on:
 | sum | {sums} |
 """
 HEADING = "## The prior\n"
+RATE_WEIGHT = 0.1
 
 
 def main() -> None:
@@ -83,9 +84,10 @@ def photo_codes(tokenizer: ImageTokenizer, corpus: Path) -> tuple[list[np.ndarra
     chosen = selected(corpus)
     others = sorted(set((corpus / "train").resolve().glob("*.jpg")) - set(chosen))
     weight = RATE_WEIGHT if tokenizer.prior is not None else 0.0
+    passes = {as_it_is: 0.0, mirrored: weight, shifted: 0.0, smaller: weight}
     samples = [
         image_codes(tokenizer, change(path), rate_weight)
-        for change, rate_weight in {as_it_is: 0.0, mirrored: weight, shifted: 0.0, smaller: weight}.items()
+        for change, rate_weight in passes.items()
         for path in tqdm(chosen, desc=change.__name__)
     ]
     return samples, [image_codes(tokenizer, as_it_is(path)) for path in others]

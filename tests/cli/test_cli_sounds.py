@@ -80,7 +80,7 @@ def test_without_a_tokenizer_the_kind_of_the_files_counts(mixed, monkeypatch, tm
     class ChosenError(Exception):
         pass
 
-    def load(name: str, device: str) -> None:
+    def load(name: str, device: str, precision: str) -> None:
         chosen.append(name)
         raise ChosenError
 

@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     file_format = args.format or DEFAULT_FORMATS[tokens.header.modality]
     if args.quality is not None and file_format in LOSSLESS:
         raise UsageError(f"--quality: {file_format} is lossless and takes none; see --format")
-    tokenizer = load_tokenizer(args.tokenizer or _bundled_name(tokens), args.device)
+    name = args.tokenizer or _bundled_name(tokens)
+    tokenizer = load_tokenizer(name, args.device, args.precision)
     with progress_bar(len(tokens), "decode") as progress:
         report = decode_dataset(
             tokens,

@@ -117,11 +117,11 @@ def run(args: argparse.Namespace) -> int:
     device = local_device(args.device)
     tokenizer = None
     if args.tokenizer is not None:
-        tokenizer = load_tokenizer(args.tokenizer, device)
+        tokenizer = load_tokenizer(args.tokenizer, device, args.precision)
     listing = scan_sources(args.source, tokenizer.modality if tokenizer else None)
     name = args.tokenizer or _default_tokenizer(args.source, listing)
     if tokenizer is None:
-        tokenizer = load_tokenizer(name, device)
+        tokenizer = load_tokenizer(name, device, args.precision)
     if listing.skipped:
         kinds = ", ".join(
             f"{count} {ext or 'without extension'}" for ext, count in listing.skipped.items()
@@ -137,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if plan.header.packing == "entropy" and not plan.header.prior:
         say(f"{name} has no prior: its codes are coded with the adaptive model")
-    engine = make_engine(args, partial(load_tokenizer, everywhere(name), device), device)
+    load = partial(load_tokenizer, everywhere(name), device, args.precision)
+    engine = make_engine(args, load, device)
     note_few_shards(plan, args, share)
     total = sum(len(plan.task_sources(task)) for task in share.tasks(plan.num_tasks))
     with progress_bar(total, "encode") as progress:

@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         max_bytes=args.max_bytes,
         autocast=not args.no_autocast,
     )
-    tokenizer = load_tokenizer(args.tokenizer, args.device)
+    tokenizer = load_tokenizer(args.tokenizer, args.device, args.precision)
     out = _target(args, tokenizer.name)
     if (out / PRIOR).exists() and not args.overwrite:
         raise UsageError(f"{out / PRIOR} exists; --overwrite replaces it")

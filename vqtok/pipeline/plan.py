@@ -48,7 +48,8 @@ class PlannedTokenizer(Protocol):
 class Plan:
     """Task i encodes inputs ``[i * shard_size, (i + 1) * shard_size)`` into shard i.
 
-    ``device``: kind of device the model runs on ("cpu", "cuda"), since kinds may round differently.
+    ``device``: kind of device the model runs on ("cpu", "cuda"), since kinds may round differently,
+    and in what precision ("cpu, bfloat16") if not float32.
     ``content``: SHA-256 of the inputs' fingerprints, so that others of the same names are noticed.
     ``reading``: how inputs are read, where that is a choice.
     """
@@ -168,6 +169,9 @@ def make_plan(
     except ValueError as error:
         raise UsageError(str(error)) from error
     device = str(getattr(tokenizer.device, "type", tokenizer.device))
+    precision = getattr(tokenizer, "precision", "float32")
+    if precision != "float32":
+        device += f", {precision}"
     fingerprints = "\n".join(source.fingerprint() for source in sources)
     content = hashlib.sha256(fingerprints.encode("ascii")).hexdigest()
     reading = getattr(tokenizer, "reading", "")

@@ -180,8 +180,8 @@ def _check_output(out: Path, plan: Plan) -> None:
         if manifest.plan != plan.digest:
             changes = differences(manifest.header.to_json(), plan.options)
             reason = ", ".join(changes) or (
-                "the inputs have changed, or it has another shard size, is of another device, or "
-                "its inputs were read in another way"
+                "the inputs have changed, or it has another shard size, is of another device or "
+                "precision, or its inputs were read in another way"
             )
             raise UsageError(f"{out} holds a finished dataset that differs: {reason}")
         for info in manifest.shards:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder
-from vqtok.tokenizer.base import strict_float32
+from vqtok.tokenizer.base import strict_precision
 
 WHOLE = sys.maxsize
 """Frames of a block that no sound fills."""
@@ -141,7 +141,7 @@ def each_alone(
     """``function`` of every window, each call in one thread."""
 
     def alone(window: Tensor) -> Tensor:
-        with torch.no_grad(), strict_float32(device):
+        with torch.no_grad(), strict_precision(device):
             return function(window)
 
     threads = torch.get_num_threads()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqtok.errors import DataError
 from vqtok.quantizers.base import check_num_codebooks
-from vqtok.tokenizer.base import Tokenizer, strict_float32
+from vqtok.tokenizer.base import Tokenizer, strict_precision
 
 # Larger images are coded in tiles of this side: the network's memory doesn't grow with them.
 _TILE = 1024
@@ -33,6 +33,7 @@ class ImageTokenizer(Tokenizer):
     """Turns images of any size into codes and back; see :class:`Tokenizer`."""
 
     modality = "image"
+    precisions = ("float32", "bfloat16")
 
     @property
     def downsample(self) -> int:
@@ -91,8 +92,8 @@ class ImageTokenizer(Tokenizer):
         """float32 [1, a, b, D] of each tile of an image [3, H, W], and which codes they are."""
         rows, columns = (-(-int(side) // self.downsample) for side in image.shape[1:])
         for tile, inside, place in self._tiles(rows, columns, self._encoder_margin):
-            with strict_float32(self.device):
-                latents = self.autoencoder.encoder(self._crop(image, tile))
+            with strict_precision(self.device, self.precision):
+                latents = self.autoencoder.encoder(self._crop(image, tile)).float()
                 yield place, latents[:, inside[0], inside[1]]
 
     @torch.no_grad()
@@ -121,7 +122,7 @@ class ImageTokenizer(Tokenizer):
             )
         full = (len(codes), 3, rows * self.downsample, columns * self.downsample)
         images = torch.empty(full, dtype=torch.uint8, device=codes.device)
-        with strict_float32(self.device):
+        with strict_precision(self.device, self.precision):
             for image_codes, out in zip(codes, images, strict=True):
                 for tile, inside, place in self._tiles(rows, columns, self._decoder_margin):
                     tile_codes = image_codes[tile[0], tile[1]].to(self.device)
