@@ -38,7 +38,7 @@ CARD = """\
 
 `prior.safetensors` ({size:,} bytes, of int8 weights) predicts codes for `--pack entropy`. Learned
 from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,}, seed {seed}
-(`python scripts/train_priors.py {name}`). Bits per code of {validation} {noun} that it was not
+(`python scripts/train_priors.py {name}`). Bits per code of {validation} others that it was not
 trained on:
 
 | codebook | fixed width | order-0 | float twin | integer prior |
@@ -140,7 +140,7 @@ def bundle(prior: Prior, name: str) -> None:
     section = CARD.format(
         name=name,
         size=(folder / "prior.safetensors").stat().st_size,
-        noun="photos" if prior.modality == "image" else "sounds",
+        noun="photos (four times each)" if prior.modality == "image" else "sounds",
         validation=facts["validation_samples"],
         rows="\n".join(row(str(q + 1), values) for q, values in enumerate(zip(*bits, strict=True))),
         sums=row("", [sum(column) for column in bits]).removeprefix("|  | ").removesuffix(" |"),
