@@ -4,8 +4,9 @@
 
 Rates are bytes of files: of the whole dataset folder (--pack entropy, one dataset of all photos) or
 of the JPEG (progressive, optimised) and WebP (method 6) files, over the pixels. PSNR is over RGB,
-the mean over photos. The tokenizer's curve is its Pareto front; BD-rates (mean difference of
-log rate at equal PSNR, monotone cubics) are over what both curves have between 0.08 and 0.30 bpp.
+the mean over photos. Each weight has a curve of its own, from one codebook to all; BD-rates (mean
+difference of log rate at equal PSNR, monotone cubics) are over what two curves have in common
+between 0.08 and 0.30 bpp.
 """
 
 from __future__ import annotations
@@ -51,24 +52,23 @@ def main() -> None:
         tokenizer.prior = Prior.load(args.prior)
     sources = list_sources(args.data, "image")
     photos = [read_image(source).pixels for source in sources]
-    points: Curve = []
-    settings = []
-    for count in args.codebooks:
-        for weight in args.weights:
-            settings.append({"codebooks": count, "rate_weight": weight})
+    others = {"jpeg": list(of_format(photos, "JPEG")), "webp": list(of_format(photos, "WEBP"))}
+    found = []
+    for weight in args.weights:
+        points: Curve = []
+        for count in args.codebooks:
             points.append(of_tokenizer(tokenizer, args.data, photos, count, weight))
             if not args.json:
                 rate, quality = points[-1]
-                print(f"{count} codebooks, weight {weight:g}: {rate:.4f} bpp, {quality:.2f} dB")
-    curves = {"jpeg": list(of_format(photos, "JPEG")), "webp": list(of_format(photos, "WEBP"))}
-    front = pareto(points)
-    bd = {name: bd_rate(front, curve) for name, curve in curves.items()}
+                print(f"weight {weight:g}, {count} codebooks: {rate:.4f} bpp, {quality:.2f} dB")
+        bd = {name: bd_rate(points, curve) for name, curve in others.items()}
+        found.append({"rate_weight": weight, "points": points, "bd_rate_percent": bd})
+        if not args.json:
+            for name, percent in bd.items():
+                said = "nothing in common" if percent is None else f"{percent:+.1f}%"
+                print(f"weight {weight:g}, BD-rate against {name}: {said}")
     if args.json:
-        found = [{**s, "bpp": r, "psnr": p} for s, (r, p) in zip(settings, points, strict=True)]
-        print(json.dumps({"points": found, **curves, "bd_rate_percent": bd}))
-    else:
-        for name, percent in bd.items():
-            print(f"BD-rate against {name}: {percent:+.1f}%")
+        print(json.dumps({"weights": found, **others}))
 
 
 def of_tokenizer(
@@ -115,23 +115,18 @@ def psnr(one: np.ndarray, two: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def pareto(points: Curve) -> Curve:
-    """The points that none beats in both, by rate."""
-    best: Curve = []
-    for rate, quality in sorted(points):
-        if not best or quality > best[-1][1]:
-            best.append((rate, quality))
-    return best
-
-
 def bd_rate(ours: Curve, theirs: Curve) -> float | None:
     """Percent more rate at equal PSNR; None where the curves have nothing in common."""
     fits = []
-    for curve in (pareto(ours), pareto(theirs)):
+    for curve in (ours, theirs):
+        if len(curve) < 2:
+            return None
         rates, qualities = np.array(curve).T
         fit = PchipInterpolator(qualities, np.log(rates))
         dense = np.linspace(qualities[0], qualities[-1], 2001)
         inside = dense[(np.exp(fit(dense)) >= LOW) & (np.exp(fit(dense)) <= HIGH)]
+        if not len(inside):
+            return None
         fits.append((fit, inside[0], inside[-1]))
     low, high = max(f[1] for f in fits), min(f[2] for f in fits)
     if low >= high:

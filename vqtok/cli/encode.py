@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="X",
         help="with --pack entropy, spend bits where they matter: a bit is worth X percent of the "
-        "variance of the first codebook in squared error; try 0.1 to 3 (default: 0, the nearest "
+        "variance of the first codebook in squared error; try 0.05 to 0.3 (default: 0, the nearest "
         "codes)",
     )
     parser.add_argument(

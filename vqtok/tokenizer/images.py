@@ -52,7 +52,7 @@ class ImageTokenizer(Tokenizer):
             rate_weight: 0 for the nearest codes. Above, codes that the prior finds likelier are
                 taken instead, so that the packing "entropy" takes fewer bits: a bit is worth this
                 many percent of the variance of the first codebook's embeddings, in squared distance
-                from the latents. At most 100; 0.1 to 3 is useful. Needs a prior.
+                from the latents. At most 100; 0.05 to 0.3 is useful. Needs a prior.
 
         Returns:
             int64 [B, h, w, q] on the device of the images, h = ceil(H / downsample).

@@ -30,7 +30,7 @@ RULE = (
 )
 
 
-RATE_WEIGHT = 0.1
+RATE_WEIGHT = 0.15
 """Of the curve with codes chosen by their bits, too: far above, fewer codebooks are better."""
 
 
