@@ -14,7 +14,7 @@ namespace vqtok {
 namespace {
 
 constexpr size_t kMostEntries = 64;
-constexpr int64_t kMostBytes = 256 << 20;
+constexpr int64_t kMostBytes = 512 << 20;  // the 32 codebooks of Mimi count as 470 MB
 
 int64_t element_bytes(DType dtype) {
   return with_type(dtype, [](auto type) { return int64_t{sizeof(type)}; });
