@@ -189,12 +189,14 @@ def history(run: Path, tokenizer: AudioTokenizer) -> list[str]:
     settings = tokenizer.training["train"]
     sound = settings["batch_size"] * settings["crop"] / tokenizer.sample_rate / 3600
     text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    lines, paces = [], {}
+    lines, hours, last = [], {0: 0.0}, 0
     for line in map(json.loads, text.splitlines()):
         if "validation" in line:
             lines.append(line)
-        else:
-            paces[line["step"]] = line["samples_per_second"] / settings["batch_size"]
+        elif line["step"] > last:  # the pace is a mean since the run began or went on
+            seconds = (line["step"] - last) * settings["batch_size"] / line["samples_per_second"]
+            hours[line["step"]] = hours[last] + seconds / 3600
+            last = line["step"]
     every = -(-len(lines) // 8)
     kept = [line for index, line in enumerate(lines, 1) if index % every == 0]
     if lines and kept[-1:] != lines[-1:]:
@@ -204,7 +206,7 @@ def history(run: Path, tokenizer: AudioTokenizer) -> list[str]:
         step = line["step"]
         coded, whole = line["validation"], line["validation_unquantized"]
         rows.append(
-            f"| {step:,} | {step / paces[step] / 3600:.2f} | {step * sound:.1f} | "
+            f"| {step:,} | {hours[step]:.2f} | {step * sound:.1f} | "
             f"{coded['mel']:.3f} | {whole['mel']:.3f} | "
             f"{coded['spectrum']:.4f} | {whole['spectrum']:.4f} |"
         )

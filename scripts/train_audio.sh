@@ -18,7 +18,7 @@ python -m vqtok train audio --data "$work/sounds.txt" --validation "$speech" --o
     --learning-rate 0.0008 --save-every 300 --threads 1
 python "$scripts/bundle_audio.py" "$run"
 python "$scripts/train_priors.py" audio "$work/sounds.txt" "$speech" "$music" \
-    --limit 1100 --steps "${PRIOR_STEPS:-1200}"
+    --limit 1100 --steps "${PRIOR_STEPS:-5000}"
 rates="0 1 2 4 6 8 10"
 python "$scripts/evaluate_audio.py" audio "$speech" --speech --codebooks $rates --json \
     > "$work/speech.jsonl"
