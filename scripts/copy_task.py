@@ -82,14 +82,16 @@ class Random:
 def build(pair: tuple[str, str], options: argparse.Namespace) -> Autoencoder:
     """An autoencoder of a kind of encoder and of decoder."""
     sizes = {"dim": options.dim, "num_latents": options.latents, "symbols": SYMBOLS, "width": 64}
-    limits = {"max_length": 2 * options.length}
-    trained = {"max_length": options.length + 1}
-    encoder_limit = trained if pair[0] == "transformer" else {}
+    limits = [
+        {"max_length": most, **({} if kind == "rnn" else {"longest_period": most})}
+        for kind, most in zip(pair, (options.length + 1, 2 * options.length), strict=True)
+    ]
+    encoder_limit = {} if pair[0] == "rnn" else limits[0]
     depth = {"rnn": 1, "transformer": 2, "parallel": 4}
     return Autoencoder(
         build_encoder({"type": pair[0], "depth": depth[pair[0]], **sizes, **encoder_limit}),
         IdentityBottleneck(options.dim),
-        build_decoder({"type": pair[1], "depth": depth[pair[1]], **sizes, **limits}),
+        build_decoder({"type": pair[1], "depth": depth[pair[1]], **sizes, **limits[1]}),
         likelihood="categorical",
     )
 

@@ -217,6 +217,19 @@ def test_every_number_of_a_position_code_moves_within_the_longest_sequence():
     assert float((codes.amax(0) - codes.amin(0)).min()) > 0.4
 
 
+@pytest.mark.parametrize("kind", [TransformerEncoder, TransformerDecoder, ParallelDecoder])
+def test_a_config_without_a_longest_period_means_ten_thousand(kind):
+    """Models that were saved before there was one say what they said."""
+    torch.manual_seed(0)
+    stack = kind(4, 2, channels=1, width=16, depth=2, heads=2, max_length=12)
+    assert stack.longest_period == stack.config["longest_period"] == 10_000
+    inputs = (torch.zeros(1, 5, 1),) if kind is TransformerEncoder else (torch.zeros(1, 2, 4),)
+    inputs += () if kind is TransformerEncoder else (torch.zeros(1, 5, 1),)
+    other = kind(4, 2, channels=1, width=16, depth=2, heads=2, max_length=12, longest_period=12)
+    other.load_state_dict(stack.state_dict())
+    assert not torch.allclose(stack(*inputs), other(*inputs), atol=1e-4)
+
+
 def test_sampling_follows_the_logits():
     torch.manual_seed(0)
     odds = torch.tensor([0.5, 0.3, 0.2])

@@ -74,7 +74,7 @@ def seq2seq_transformer(
         depth: blocks.
         heads: attention heads.
     """
-    layers = {"depth": depth, "heads": heads, "max_length": shape[0]}
+    layers = {"depth": depth, "heads": heads, "max_length": shape[0], "longest_period": shape[0]}
     return _compose(
         shape, options, symbols, latents, bottleneck, {"type": "transformer", **layers}, decoder
     )
@@ -104,6 +104,8 @@ def _compose(
     kind = {"channels": shape[1]} if symbols is None else {"symbols": symbols}
     sizes = {"dim": dim, "num_latents": count, "width": (options.hidden or (128,))[0], **kind}
     layers: dict[str, Any] = {"max_length": shape[0]}
+    if decoder != "rnn":
+        layers["longest_period"] = shape[0]
     if decoder == encoder["type"]:
         layers = encoder | layers
     loss_weights: dict[str, Schedule] = {

@@ -38,10 +38,12 @@ class ParallelDecoder(SequenceDecoder):
         depth: int = 4,
         heads: int = 4,
         max_length: int = 256,
+        longest_period: int = 10_000,
     ) -> None:
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        sizes |= {"heads": heads, "max_length": max_length}
+        sizes |= {"heads": heads, "max_length": max_length, "longest_period": longest_period}
         super().__init__("parallel", **sizes, channels=channels, symbols=symbols)
+        self.longest_period = longest_period
         self.latent_reader = LatentReader(dim, num_latents, width)
         self.latent_blocks = nn.ModuleList(SelfBlock(width, heads) for _ in range(depth // 2))
         self.question = nn.Linear(width, width)
@@ -56,7 +58,7 @@ class ParallelDecoder(SequenceDecoder):
         source = self.latent_reader(latents)
         for block in self.latent_blocks:
             source = block(source)
-        places = position_codes(length, self.question.in_features, longest=self.max_length)
+        places = position_codes(length, self.question.in_features, longest=self.longest_period)
         x = self.question(places.to(self.question.weight)).expand(len(latents), -1, -1)
         for block in self.blocks:
             x = block(x, source)

@@ -35,6 +35,8 @@ class TransformerEncoder(SequenceEncoder):
         depth: blocks.
         heads: attention heads; ``width`` is a multiple of them.
         max_length: of the sequences to expect; longer ones can be coded, but less well.
+        longest_period: of the codes of positions, see :func:`position_codes`; best is
+            ``max_length``.
     """
 
     def __init__(
@@ -48,16 +50,17 @@ class TransformerEncoder(SequenceEncoder):
         depth: int = 3,
         heads: int = 4,
         max_length: int = 256,
+        longest_period: int = 10_000,
     ) -> None:
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        sizes |= {"max_length": max_length, "heads": heads}
+        sizes |= {"max_length": max_length, "heads": heads, "longest_period": longest_period}
         super().__init__("transformer", **sizes, channels=channels, symbols=symbols)
-        self.max_length = max_length
+        self.longest_period = longest_period
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         # At first, the latent tokens are like places spread over the longest sequences.
         places = torch.linspace(0, max_length - 1, num_latents).round().long()
         self.latent_tokens = nn.Parameter(
-            position_codes(max_length, width, longest=max_length)[places]
+            position_codes(max_length, width, longest=longest_period)[places]
             + 0.5 * torch.randn(num_latents, width)
         )
         self.blocks = nn.ModuleList(SelfBlock(width, heads) for _ in range(depth))
@@ -67,7 +70,7 @@ class TransformerEncoder(SequenceEncoder):
         """float [B, T, C] or int64 [B, T], mask bool [B, T] -> latents [B, L, D]."""
         check_mask(sequences, mask)
         embedded = self.embedding(sequences, mask)
-        places = position_codes(*embedded.shape[1:], longest=self.max_length)
+        places = position_codes(*embedded.shape[1:], longest=self.longest_period)
         embedded = embedded + places.to(embedded)
         tokens = self.latent_tokens.to(embedded.dtype).expand(len(embedded), -1, -1)
         x = torch.cat([tokens, embedded], dim=1)
@@ -91,6 +94,7 @@ class TransformerDecoder(SequenceDecoder):
         depth: blocks.
         heads: attention heads; ``width`` is a multiple of them.
         max_length: where generation stops at the latest.
+        longest_period: as for :class:`TransformerEncoder`.
     """
 
     reads_target = True
@@ -106,10 +110,12 @@ class TransformerDecoder(SequenceDecoder):
         depth: int = 3,
         heads: int = 4,
         max_length: int = 256,
+        longest_period: int = 10_000,
     ) -> None:
         sizes = {"dim": dim, "num_latents": num_latents, "width": width, "depth": depth}
-        sizes |= {"heads": heads, "max_length": max_length}
+        sizes |= {"heads": heads, "max_length": max_length, "longest_period": longest_period}
         super().__init__("transformer", **sizes, channels=channels, symbols=symbols)
+        self.longest_period = longest_period
         self.latent_reader = LatentReader(dim, num_latents, width)
         self.embedding = SequenceEmbedding(width, channels=channels, symbols=symbols)
         self.start = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -122,7 +128,7 @@ class TransformerDecoder(SequenceDecoder):
         before = self.embedding(target[:, :-1])
         start = self.start.to(before.dtype).expand(len(latents), 1, -1)
         x = torch.cat([start, before], dim=1)
-        x = x + position_codes(*x.shape[1:], longest=self.max_length).to(x)
+        x = x + position_codes(*x.shape[1:], longest=self.longest_period).to(x)
         for block in self.blocks:
             x = block(x, source)
         output: Tensor = self.to_output(x)
@@ -139,7 +145,7 @@ class TransformerDecoder(SequenceDecoder):
             x = self.start.expand(len(source), 1, -1)
         else:
             x = self.embedding(previous[:, None])
-        x = x + position_codes(1, x.shape[2], first=place, longest=self.max_length).to(x)
+        x = x + position_codes(1, x.shape[2], first=place, longest=self.longest_period).to(x)
         news = []
         for block, past in zip(self.blocks, pasts, strict=True):
             x, new = cast(CausalBlock, block).step(x, past, source)
