@@ -127,6 +127,6 @@ def plot(entries: list[dict[str, Any]], path: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("2 N D K / time, GF/s; black: float32 multiply-add peak")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=7, ncols=6, loc="lower center", bbox_to_anchor=(0.4, 1))
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, metadata={"Date": None} if path.endswith(".svg") else None)
