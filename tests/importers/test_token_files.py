@@ -64,8 +64,9 @@ MODELS: dict[str, tuple[str, str, Callable[[], Checkpoint]]] = {
     "mimi": ("mimi", "sound", lambda: sound("mimi")),
 }
 DECODE = """
-import json, sys
+import json, sys, torch
 from vqtok.cli import main
+torch.set_num_threads(int(sys.argv[1]))  # on which torch's rounding depends
 for arguments in json.load(sys.stdin):
     if main(arguments):
         sys.exit(f"failed: {arguments}")
@@ -103,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(decode) == 0
         commands.append([*decode[:2], f"{out}/there", *decode[3:]])
     subprocess.run(
-        [sys.executable, "-c", DECODE],
+        [sys.executable, "-c", DECODE, str(torch.get_num_threads())],
         input=json.dumps(commands),
         text=True,
         check=True,
