@@ -462,3 +462,24 @@ def test_published_sizes_fit(kind: Any) -> None:
     if kind is hf_chameleon.ChameleonVQVAE:  # a projection for a decoder that it lacks
         theirs -= sum(p.numel() for p in published.post_quant_conv.parameters())
     assert ours == theirs
+
+
+def test_the_published_size_of_amused_fits() -> None:
+    with torch.device("meta"):
+        published = diffusers.VQModel(
+            down_block_types=("DownEncoderBlock2D",) * 5,
+            up_block_types=("UpDecoderBlock2D",) * 5,
+            block_out_channels=(128, 256, 256, 512, 768),
+            layers_per_block=2,
+            latent_channels=64,
+            num_vq_embeddings=8192,
+            mid_block_add_attention=False,
+            lookup_from_codebook=True,
+        )
+    tensors = {name: torch.ones(()).expand(v.shape) for name, v in published.state_dict().items()}
+    model = vqgan.build(Checkpoint(tensors, dict(published.config)))
+    assert model.quantizer.codebook_sizes == (8192,)
+    assert (model.encoder.downsample, model.encoder.dim) == (16, 64)
+    assert model.config["encoder"]["type"] == model.config["decoder"]["type"] == "unit"
+    ours = sum(p.numel() for p in [*model.encoder.parameters(), *model.decoder.parameters()])
+    assert ours == sum(p.numel() for p in published.parameters()) - 8192 * 64
