@@ -248,12 +248,14 @@ void cheapest(const int32_t* distances, const int32_t* y, int64_t count, int shi
   }
   int32_t block[kOutBlock];
   for (int64_t first = 0; first < count; first += kOutBlock) {
-    for (int i = 0; i < kOutBlock; ++i) {  // what fills up the last block is left out below
+    for (int i = 0; i < kOutBlock; ++i) {
       uint32_t steps =
           (static_cast<uint32_t>(most) - static_cast<uint32_t>(y[first + i])) >> shift;
       steps = steps < kMostSteps ? steps : kMostSteps;
-      block[i] =
-          distances[first + i] + (weight * static_cast<int32_t>(steps) >> weight_shift);
+      const int32_t cost = weight * static_cast<int32_t>(steps) >> weight_shift;
+      // What fills up the last block may exceed 31 bits, and is left out below.
+      block[i] = static_cast<int32_t>(static_cast<uint32_t>(distances[first + i]) +
+                                      static_cast<uint32_t>(cost));
     }
     const int64_t here = count - first < kOutBlock ? count - first : kOutBlock;
     for (int64_t i = here; i < kOutBlock; ++i) block[i] = INT32_MAX;

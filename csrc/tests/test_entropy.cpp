@@ -6,10 +6,10 @@
 #include <algorithm>
 
 #include "cpu/adaptive.h"
-#include "cpu/isa.h"
 #include "cpu/prior.h"
 #include "cpu/range_coder.h"
 #include "tests/check.h"
+#include "tests/usable_isas.h"
 
 namespace vqtok {
 namespace {
@@ -205,15 +205,6 @@ void check_weights(const Network& n, const std::vector<PriorEmbedding>& embeddin
           static_cast<long long>(code), found[i], wanted[i]);
 }
 
-std::vector<const Isa*> usable_isas() {
-  int count = 0;
-  const Isa* all = compiled_isas(&count);
-  std::vector<const Isa*> usable;
-  for (int i = 0; i < count; ++i)
-    if (all[i].supported()) usable.push_back(&all[i]);
-  return usable;
-}
-
 // What codes of `size` are chosen for, at random; the bounds are those of vqtok/ops/prior.py.
 struct Wishes {
   Wishes(Random& random, int64_t size, int64_t positions, bool ahead) {
@@ -318,6 +309,24 @@ void check_weigh() {
   }
 }
 
+// The dearest outcome beside the cheapest, in a block that is not full.
+void check_cheapest() {
+  constexpr int32_t kMostWeight = INT32_MAX / kMostSteps;
+  Buffer<int32_t> distances(kOutBlock), y(kOutBlock);
+  std::fill_n(distances.data(), kOutBlock, 1 << 30);  // as where embeddings fill up the block
+  std::fill_n(y.data(), kOutBlock, -1140000000);
+  std::fill_n(distances.data(), 3, 5);
+  y[1] = 1140000000;
+  for (const Isa* isa : usable_isas()) {
+    int32_t sums[4], outcomes[4];
+    isa->prior->cheapest(distances.data(), y.data(), 3, 0, kMostWeight, 0, 4, sums, outcomes);
+    const int32_t dear = 5 + kMostWeight * kMostSteps;
+    const bool right = sums[0] == 5 && outcomes[0] == 1 && sums[1] == dear && outcomes[1] == 0 &&
+                       sums[2] == dear && outcomes[2] == 2 && sums[3] == INT32_MAX;
+    CHECK(right, "%s", isa->name);
+  }
+}
+
 // The streams of fixed codes and networks, as AVX-512 made them once; FNV-1a.
 void check_golden() {
   Random random(2026);
@@ -378,6 +387,7 @@ int main(int argc, char** argv) {
   check_golden();
   check_golden_choice();
   check_weigh();
+  check_cheapest();
   for (int n = 0; n < 20 * rounds; ++n) check_range_coder(random);
   for (int64_t size : {1, 2, 3, 5, 8, 255, 1024, 1025, 65536, 1 << 20})
     for (int count : {1, 2, 4}) {
