@@ -48,10 +48,10 @@ py::tuple nearest_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stride, 
   int64_t bad_row = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
-    const auto packed = packed_codebook(code_matrix, threads);
+    const NearestKernel& kernel = *choose_isa(isa.c_str()).nearest;
+    const auto packed = packed_codebook(code_matrix, threads, *kernel.digest);
     bad_code = packed->first_bad_code;
-    bad_row = nearest(*packed, rows_matrix, at<int64_t>(codes), threads,
-                      *choose_isa(isa.c_str()).nearest);
+    bad_row = nearest(*packed, rows_matrix, at<int64_t>(codes), threads, kernel);
   }
   return py::make_tuple(bad_row, bad_code);
 }
@@ -66,10 +66,10 @@ py::tuple nearest_cosine_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_s
   int64_t bad_row = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
-    const auto units = packed_units(code_matrix, threads);
+    const NearestKernel& kernel = *choose_isa(isa.c_str()).nearest;
+    const auto units = packed_units(code_matrix, threads, *kernel.digest);
     bad_code = units->first_bad_code;
-    bad_row = nearest_cosine(*units, rows_matrix, at<int64_t>(codes), threads,
-                             *choose_isa(isa.c_str()).nearest);
+    bad_row = nearest_cosine(*units, rows_matrix, at<int64_t>(codes), threads, kernel);
   }
   return py::make_tuple(bad_row, bad_code);
 }
@@ -81,19 +81,19 @@ py::tuple residual_cpu(uintptr_t x, int64_t rows, int64_t stride, int64_t dim,
   int64_t bad_row = -1, bad_codebook = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
+    const NearestKernel& kernel = *choose_isa(isa.c_str()).nearest;
     std::vector<std::shared_ptr<const PackedCodebook>> packed;
     std::vector<Codebook> levels;
     for (size_t q = 0; q < codebooks.size(); ++q) {
       const Matrix codebook{at<void>(codebooks[q]), DType::f32, sizes[q], dim, dim};
-      packed.push_back(packed_codebook(codebook, threads));
+      packed.push_back(packed_codebook(codebook, threads, *kernel.digest));
       levels.push_back({packed.back().get(), at<float>(codebooks[q])});
       if (bad_code < 0 && packed.back()->first_bad_code >= 0) {
         bad_codebook = static_cast<int64_t>(q);
         bad_code = packed.back()->first_bad_code;
       }
     }
-    bad_row = residual(levels, matrix, at<int64_t>(codes), at<float>(quantized), threads,
-                       *choose_isa(isa.c_str()).nearest);
+    bad_row = residual(levels, matrix, at<int64_t>(codes), at<float>(quantized), threads, kernel);
   }
   return py::make_tuple(bad_row, bad_codebook, bad_code);
 }
@@ -108,10 +108,11 @@ py::tuple nearest_few_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t x_stri
   int64_t bad_row = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
-    const auto packed = packed_codebook(code_matrix, threads);
+    const NearestKernel& kernel = *choose_isa(isa.c_str()).nearest;
+    const auto packed = packed_codebook(code_matrix, threads, *kernel.digest);
     bad_code = packed->first_bad_code;
     bad_row = nearest_few(*packed, rows_matrix, keep, at<int64_t>(codes), at<float>(distances),
-                          threads, *choose_isa(isa.c_str()).nearest);
+                          threads, kernel);
   }
   return py::make_tuple(bad_row, bad_code);
 }
@@ -123,19 +124,19 @@ py::tuple beam_search_cpu(uintptr_t x, int x_dtype, int64_t rows, int64_t stride
   int64_t bad_row = -1, bad_codebook = -1, bad_code = -1;
   {
     py::gil_scoped_release release;
+    const NearestKernel& kernel = *choose_isa(isa.c_str()).nearest;
     std::vector<std::shared_ptr<const PackedCodebook>> packed;
     std::vector<const PackedCodebook*> levels;
     for (const auto& [values, dtype, size] : codebooks) {
       packed.push_back(packed_codebook(
-          {at<void>(values), static_cast<DType>(dtype), size, dim, dim}, threads));
+          {at<void>(values), static_cast<DType>(dtype), size, dim, dim}, threads, *kernel.digest));
       if (bad_code < 0 && packed.back()->first_bad_code >= 0) {
         bad_codebook = static_cast<int64_t>(levels.size());
         bad_code = packed.back()->first_bad_code;
       }
       levels.push_back(packed.back().get());
     }
-    bad_row = beam_search(levels, matrix, beam, at<int64_t>(codes), threads,
-                          *choose_isa(isa.c_str()).nearest);
+    bad_row = beam_search(levels, matrix, beam, at<int64_t>(codes), threads, kernel);
   }
   return py::make_tuple(bad_row, bad_codebook, bad_code);
 }

@@ -3,18 +3,18 @@
 #include <pthread.h>
 #include <string.h>
 
-#include <algorithm>
 #include <list>
 #include <mutex>
 #include <vector>
 
 #include "cpu/cosine.h"
+#include "cpu/digest.h"
 
 namespace vqtok {
 namespace {
 
 constexpr size_t kMostEntries = 64;
-constexpr int64_t kMostBytes = 512 << 20;  // the 32 codebooks of Mimi count as 470 MB
+constexpr int64_t kMostBytes = 512 << 20;  // the 32 codebooks of Mimi count as 400 MB
 
 int64_t element_bytes(DType dtype) {
   return with_type(dtype, [](auto type) { return int64_t{sizeof(type)}; });
@@ -26,29 +26,33 @@ std::unique_ptr<PackedCodebook> pack_as_is(const Matrix& codebook, int threads) 
   return std::make_unique<PackedCodebook>(codebook, threads);
 }
 
+// The codebook's values, row after row.
+Buffer<char> copy_of(const Matrix& codebook) {
+  const int64_t bytes = codebook.dim * element_bytes(codebook.dtype);
+  const int64_t stride = codebook.row_stride * element_bytes(codebook.dtype);
+  Buffer<char> copy(codebook.rows * bytes, Fill::nothing);
+  for (int64_t k = 0; k < codebook.rows; ++k)
+    memcpy(&copy[k * bytes], static_cast<const char*>(codebook.data) + k * stride,
+           static_cast<size_t>(bytes));
+  return copy;
+}
+
+Digest digest_of(const Matrix& codebook, const DigestKernel& kernel) {
+  const int64_t bytes = codebook.rows * codebook.dim * element_bytes(codebook.dtype);
+  if (codebook.row_stride == codebook.dim) return digest(codebook.data, bytes, kernel);
+  return digest(copy_of(codebook).data(), bytes, kernel);
+}
+
 struct Entry {
-  // Packs the copy, not the codebook: another thread may be writing to that.
-  Entry(const Matrix& codebook, Pack pack_, int threads)
+  Entry(const Matrix& codebook, const Buffer<char>& copy, Pack pack_, int threads,
+        const DigestKernel& kernel)
       : address(codebook.data), dtype(codebook.dtype), pack(pack_),
-        row_bytes(codebook.dim * element_bytes(codebook.dtype)), copy(copy_of(codebook)),
+        contents(digest(copy.data(), copy.size(), kernel)),
         packed(pack({copy.data(), dtype, codebook.rows, codebook.dim, codebook.dim}, threads)) {}
 
-  static Buffer<char> copy_of(const Matrix& codebook) {
-    const int64_t bytes = codebook.dim * element_bytes(codebook.dtype);
-    Buffer<char> copy(codebook.rows * bytes);
-    for (int64_t k = 0; k < codebook.rows; ++k)
-      memcpy(&copy[k * bytes], row(codebook, k), static_cast<size_t>(bytes));
-    return copy;
-  }
-
-  static const char* row(const Matrix& codebook, int64_t k) {
-    const int64_t stride = codebook.row_stride * element_bytes(codebook.dtype);
-    return static_cast<const char*>(codebook.data) + k * stride;
-  }
-
-  bool may_be(const Matrix& codebook, Pack wanted) const {
-    return pack == wanted && dtype == codebook.dtype && packed->size == codebook.rows &&
-           packed->dim == codebook.dim;
+  bool is(const Matrix& codebook, Pack wanted, const Digest& digest) const {
+    return contents == digest && pack == wanted && dtype == codebook.dtype &&
+           packed->size == codebook.rows && packed->dim == codebook.dim;
   }
 
   bool has_place_of(const Entry& other) const {
@@ -56,27 +60,17 @@ struct Entry {
            packed->size == other.packed->size && packed->dim == other.packed->dim;
   }
 
-  bool is(const Matrix& codebook) const {
-    if (codebook.row_stride == codebook.dim)
-      return memcmp(copy.data(), codebook.data, static_cast<size_t>(copy.size())) == 0;
-    for (int64_t k = 0; k < codebook.rows; ++k)
-      if (memcmp(&copy[k * row_bytes], row(codebook, k), static_cast<size_t>(row_bytes)) != 0)
-        return false;
-    return true;
-  }
+  int64_t bytes() const { return bytes_for(packed->size * packed->dim, pack); }
 
-  int64_t bytes() const { return bytes_for(packed->size * packed->dim, dtype, pack); }
-
-  // At most, with all that the packed form may come to hold.
-  static int64_t bytes_for(int64_t elements, DType dtype, Pack pack) {
-    return elements * (element_bytes(dtype) + (pack == pack_as_is ? 24 : 32));
+  // At most: all that the packed form may come to hold.
+  static int64_t bytes_for(int64_t elements, Pack pack) {
+    return elements * (pack == pack_as_is ? 24 : 32);
   }
 
   const void* address;
   DType dtype;
   Pack pack;
-  int64_t row_bytes;
-  Buffer<char> copy;
+  Digest contents;
   std::unique_ptr<const PackedCodebook> packed;
 };
 
@@ -112,33 +106,35 @@ void keep(const Shared& entry) {
   list.push_front(entry);
 }
 
-std::shared_ptr<const PackedCodebook> find_or_pack(const Matrix& codebook, Pack pack, int threads) {
-  if (Entry::bytes_for(codebook.rows * codebook.dim, codebook.dtype, pack) > kMostBytes)
+std::shared_ptr<const PackedCodebook> find_or_pack(const Matrix& codebook, Pack pack, int threads,
+                                                   const DigestKernel& kernel) {
+  if (Entry::bytes_for(codebook.rows * codebook.dim, pack) > kMostBytes)
     return pack(codebook, threads);
-  std::vector<Shared> candidates;
+  const Digest contents = digest_of(codebook, kernel);
+  Shared entry;
   {
     std::lock_guard<std::mutex> hold(lock);
-    for (const Shared& entry : entries())
-      if (entry->may_be(codebook, pack)) candidates.push_back(entry);
+    for (const Shared& known : entries())
+      if (!entry && known->is(codebook, pack, contents)) entry = known;
   }
-  std::stable_partition(candidates.begin(), candidates.end(),
-                        [&](const Shared& entry) { return entry->address == codebook.data; });
-  const auto known = std::find_if(candidates.begin(), candidates.end(),
-                                  [&](const Shared& entry) { return entry->is(codebook); });
-  const Shared entry =
-      known != candidates.end() ? *known : std::make_shared<const Entry>(codebook, pack, threads);
+  if (!entry) {
+    const auto copy = copy_of(codebook);  // another thread may be writing to the codebook
+    entry = std::make_shared<const Entry>(codebook, copy, pack, threads, kernel);
+  }
   keep(entry);
   return {entry, entry->packed.get()};
 }
 
 }  // namespace
 
-std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads) {
-  return find_or_pack(codebook, pack_as_is, threads);
+std::shared_ptr<const PackedCodebook> packed_codebook(const Matrix& codebook, int threads,
+                                                      const DigestKernel& kernel) {
+  return find_or_pack(codebook, pack_as_is, threads, kernel);
 }
 
-std::shared_ptr<const PackedCodebook> packed_units(const Matrix& codebook, int threads) {
-  return find_or_pack(codebook, pack_units, threads);
+std::shared_ptr<const PackedCodebook> packed_units(const Matrix& codebook, int threads,
+                                                   const DigestKernel& kernel) {
+  return find_or_pack(codebook, pack_units, threads, kernel);
 }
 
 }  // namespace vqtok

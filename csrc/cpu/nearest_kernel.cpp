@@ -1,6 +1,7 @@
 // The inner loops of the lookup. Compiled once per instruction set; see simd.h for what may be used.
 #include "cpu/nearest_kernel.h"
 
+#include "cpu/digest_kernel.h"
 #include "cpu/filter_kernel.h"
 #include "cpu/simd.h"
 #include "cpu/tile_scores.h"
@@ -243,7 +244,7 @@ namespace vqtok {
 
 extern const NearestKernel VQTOK_TABLE(nearest_kernel) = {
     kRows, pack, margins, scan, scan_tops, list_tiles, settle, collect, distances<float>, distances<double>,
-    &VQTOK_TABLE(tree_kernel),
+    &VQTOK_TABLE(digest_kernel), &VQTOK_TABLE(tree_kernel),
 #if defined(__AVX512VNNI__)
     &VQTOK_TABLE(filter_kernel),
 #else

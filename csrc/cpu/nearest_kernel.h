@@ -42,6 +42,7 @@ struct PanelScan {
   int32_t* best_tile;    // of the best (the first if equal)
 };
 
+struct DigestKernel;
 struct FilterKernel;
 struct TreeKernel;
 
@@ -80,6 +81,7 @@ struct NearestKernel {
   void (*distances_f32)(const float* values, const double* row, int dim, double* distances);
   void (*distances_f64)(const double* values, const double* row, int dim, double* distances);
 
+  const DigestKernel* digest;
   const TreeKernel* tree;
   const FilterKernel* filter;  // null if the instruction set has none
 };

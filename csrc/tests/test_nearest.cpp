@@ -1,6 +1,7 @@
 // The CPU lookup against its definition: every instruction set, method, element type and thread
 // count.
 #include "cpu/codebook_cache.h"
+#include "cpu/digest_kernel.h"
 #include "cpu/isa.h"
 #include "cpu/nearest.h"
 #include "tests/check.h"
@@ -104,27 +105,31 @@ void test_all_codes_equal() {
   check_lookup(p, DType::f32, "all codes equal");
 }
 
+std::shared_ptr<const PackedCodebook> packed(const Matrix& codebook) {
+  return packed_codebook(codebook, 1, *choose_isa("").nearest->digest);
+}
+
 // One byte is enough to be another codebook; the same bytes elsewhere are the same one.
 void test_cache() {
   auto p = hard_problem<float>(1, 50, 5, 1.0, 8);
-  const auto first = packed_codebook(p.code_matrix(DType::f32), 1);
-  CHECK(packed_codebook(p.code_matrix(DType::f32), 1) == first, "%s", "the same codebook");
+  const auto first = packed(p.code_matrix(DType::f32));
+  CHECK(packed(p.code_matrix(DType::f32)) == first, "%s", "the same codebook");
   const auto copy = p;
-  CHECK(packed_codebook(copy.code_matrix(DType::f32), 1) == first, "%s", "an equal one");
+  CHECK(packed(copy.code_matrix(DType::f32)) == first, "%s", "an equal one");
   p.codebook[249] += 1;
-  const auto second = packed_codebook(p.code_matrix(DType::f32), 1);
+  const auto second = packed(p.code_matrix(DType::f32));
   CHECK(second != first, "%s", "changed in place");
   CHECK(second->values[6 * 5 * 8 + 4 * 8 + 1] == p.codebook[249], "%s", "packed anew");
   Matrix strided = p.code_matrix(DType::f32);
   strided.rows = 25;
   strided.row_stride = 10;
-  const auto third = packed_codebook(strided, 1);
+  const auto third = packed(strided);
   CHECK(third->size == 25 && third->values[1] == p.codebook[10], "%s", "strided");
-  CHECK(packed_codebook(strided, 1) == third, "%s", "strided again");
+  CHECK(packed(strided) == third, "%s", "strided again");
   for (int i = 0; i < 200; ++i) {  // more than it keeps
     p.codebook[0] = static_cast<float>(i);
     const auto other = p;
-    CHECK(packed_codebook(other.code_matrix(DType::f32), 1)->values[0] == i, "codebook %d", i);
+    CHECK(packed(other.code_matrix(DType::f32))->values[0] == i, "codebook %d", i);
   }
 }
 
