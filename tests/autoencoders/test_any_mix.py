@@ -103,7 +103,6 @@ ELSEWHERE = {
     "maskgit",
     "magvit",
     "tiled",
-    "unit",
     "absent",
 }
 # A grid of latents is what it codes.

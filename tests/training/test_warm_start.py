@@ -54,6 +54,17 @@ def test_losses_and_learning_may_differ():
         assert torch.equal(value, target.state_dict()[key]), key
 
 
+def test_how_a_single_codebook_learns_may_differ():
+    config = preset_config("photo-lm")
+    earlier = {**config, "quantizer": {**config["quantizer"], "revive_below": 0.02, "decay": 0.9}}
+    source, target = build_autoencoder(earlier), build_autoencoder(config)
+    load_weights(target, source)
+    assert torch.equal(target.quantizer.embeddings, source.quantizer.embeddings)
+    fewer = {**config, "quantizer": {**config["quantizer"], "codebook_size": 64}}
+    with pytest.raises(UsageError, match="a model with another quantizer"):
+        load_weights(build_autoencoder(fewer), source)
+
+
 def test_the_error_of_pictures_may_become_another():
     torch.manual_seed(0)
     config = preset_config("photo-tiny")

@@ -42,13 +42,13 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         likelihood = {"type": "sound", "sample_rate": likelihood["sample_rate"]}
     plain = likelihood["type"] in ("mse", "charbonnier", "picture")  # all of plain values
     kept["likelihood"] = "plain" if plain else likelihood
-    quantizer = dict(kept.get("quantizer") or {})
-    residual = quantizer.get("type") in ("residual", "beam_residual")
+    quantizer = _without_learning(kept.get("quantizer") or {})
     codebooks = []
-    if residual:  # how codes are found and how codebooks learn is no weight
-        codebooks = [
-            {key: value for key, value in layer.items() if key not in _LEARNING}
-            for layer in quantizer["layers"]
-        ]
+    if quantizer.get("type") in ("residual", "beam_residual"):  # how codes are found is no weight
+        codebooks = [_without_learning(layer) for layer in quantizer["layers"]]
         quantizer = {"type": "residual"}
     return {**kept, "codebooks": codebooks, "quantizer": quantizer}
+
+
+def _without_learning(quantizer: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in quantizer.items() if key not in _LEARNING}
