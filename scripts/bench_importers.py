@@ -1,29 +1,35 @@
 """Imported tokenizers beside the packages that they come from: codes, outputs, speed, memory.
 
 Models of published sizes with random weights, whose codebooks are filled with latents of a real
-photo or sound (bench_importers_rivals.py), in both packages on the same input. For each:
+photo or sound (bench_importers_images.py, bench_importers_sounds.py), on the same input in both.
+VAR, MaskGIT and LlamaGen's lookup are written out there, for want of a package. For each:
 
 - how many codes differ between the two in the same settings, and how far apart decoding is;
-- how many codes of each change with the batch (1 or 4 inputs) and with the threads (1 or all), and
-  how near the second nearest code is (share of the distance to the nearest) where any differ;
+- how many codes of each change with the batch (1 or 2 inputs) and with the threads (1 or all), and
+  how near the second nearest code is (share of the distance to the nearest);
 - encoding and decoding, ours and theirs in turn: the median ratio of times (above 1: ours is
   faster);
-- the peak memory of a process of its own that loads the model, encodes and decodes.
+- the memory of a process of its own that loads the model, encodes and decodes: all that it holds at
+  most, and how much more that is than once the model was loaded.
 
     python scripts/bench_importers.py                       # minutes; --small for a try in seconds
     python scripts/bench_importers.py --families mimi snac --threads 1 --json out.json
+    python scripts/bench_importers.py --only memory --side 512 --seconds 10
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import math
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +37,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench_importers_rivals import IMAGES, RIVALS, Rival
+from bench_importers_images import IMAGES
+from bench_importers_rivals import Rival
+from bench_importers_sounds import SOUNDS
 from torch import Tensor
 
-from vqtok.autoencoders import Autoencoder
 from vqtok.importers import FAMILIES, Checkpoint
 from vqtok.quantizers import (
     FixedQuantizer,
@@ -45,28 +52,30 @@ from vqtok.quantizers import (
 )
 from vqtok.tokenizer import AudioTokenizer, Tokenizer
 
+RIVALS: dict[str, Callable[[bool, Any], Rival]] = {**IMAGES, **SOUNDS}
+_LONGEST = 20.0  # seconds of the rounds of one comparison, from the second on
+
 
 def make(name: str, args: argparse.Namespace) -> Rival:
     torch.manual_seed(0)
     return RIVALS[name](args.small, args.side if name in IMAGES else args.seconds)
 
 
-def imported(rival: Rival) -> Autoencoder:
-    checkpoint = Checkpoint(dict(rival.model.state_dict()), rival.config)
-    model = FAMILIES[rival.family].build(checkpoint)
-    return Tokenizer(model, name=rival.family).autoencoder  # its weights laid out as tokenizers do
+def imported(rival: Rival) -> Tokenizer:
+    checkpoint = Checkpoint(rival.tensors(), rival.config)
+    model = FAMILIES[rival.family].build(checkpoint, **rival.options)
+    return Tokenizer(model, name=rival.family)
 
 
 def ours_of(
-    model: Autoencoder, rival: Rival
-) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    tokenizer: Tokenizer, rival: Rival
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """Our encode and decode, of the same shapes as theirs."""
     used = rival.encode(rival.inputs).shape[-1]
     grid = len(rival.inputs.shape) == 4
-    if (
-        getattr(model.encoder, "ends", "") == "segments"
-    ):  # what is around the network is part of the model
-        tokenizer = AudioTokenizer(model, name=rival.family)
+    model = tokenizer.autoencoder
+    if isinstance(tokenizer, AudioTokenizer) and tokenizer.together:
+        # What is around the network is part of the model.
         return (
             lambda x: tokenizer.encode(x)[:, :, 0],
             lambda codes: tokenizer.decode(codes[:, :, None]),
@@ -88,18 +97,23 @@ def ours_of(
     return encode, decode
 
 
-def margins(quantizer: Quantizer, latents: Tensor) -> Tensor:
-    """(second - first) / first nearest distance in the first codebook, float64 [places]."""
+def margins(quantizer: Quantizer, latents: Tensor) -> Tensor | None:
+    """(second - first) / first nearest distance in the first codebook, float64 [places].
+
+    None for a quantizer that goes by something else than one nearest code.
+    """
     while not isinstance(quantizer, (VectorQuantizer, FixedQuantizer)):
         if isinstance(quantizer, ProjectedQuantizer):
             latents, quantizer = quantizer._project_in(latents), quantizer.layer
         elif isinstance(quantizer, MultiRateQuantizer):
             latents = latents.unflatten(-1, (quantizer.frame, -1)).mean(-2)
             quantizer = quantizer.layers[0]
-        else:
+        elif hasattr(quantizer, "layers"):
             quantizer = quantizer.layers[0]
+        else:
+            return None
     rows, table = latents.flatten(0, -2).double(), quantizer.table().double()
-    if getattr(quantizer, "compare", "") == "angle":
+    if quantizer.config.get("cosine") or getattr(quantizer, "compare", "") == "angle":
         rows, table = F.normalize(rows, dim=-1), F.normalize(table, dim=-1)
     nearest = torch.cdist(rows, table).topk(2, largest=False).values
     return (nearest[:, 1] - nearest[:, 0]) / nearest[:, 0].clamp_min(1e-12)
@@ -109,11 +123,11 @@ def differing(codes: Tensor, others: Tensor) -> str:
     return f"{int((codes != others).sum()):,} of {codes.numel():,}"
 
 
-def stability(encode: Callable[[Tensor], Tensor], x: Tensor, threads: int) -> dict[str, str]:
+def stability(
+    encode: Callable[[Tensor], Tensor], x: Tensor, alone: Tensor, threads: int
+) -> dict[str, str]:
     """How many codes of the first input change with what should not matter."""
-    alone = encode(x)
-    batch = torch.cat([x, x.flip(-1), 0.5 * x, -x])
-    found = {"batch of 4": differing(encode(batch)[:1], alone)}
+    found = {"batch of 2": differing(encode(torch.cat([x, 0.5 * x.flip(-1)]))[:1], alone)}
     torch.set_num_threads(1 if threads > 1 else 2)
     found["other threads"] = differing(encode(x), alone)
     torch.set_num_threads(threads)
@@ -127,6 +141,7 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], rounds: int
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: tuple[list[float], list[float]] = ([], [])
+    began = time.perf_counter()
     for index in range(rounds + 1):
         order = (0, 1) if index % 2 else (1, 0)
         for side in order:
@@ -134,63 +149,122 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], rounds: int
             (ours, theirs)[side]()
             if index:  # the first round warms up
                 times[side].append(clock() - start)
+        if index > 1 and time.perf_counter() - began > _LONGEST:
+            break
     ratios = [b / a for a, b in zip(*times, strict=True)]
     return {
         "ours_s": statistics.median(times[0]),
         "theirs_s": statistics.median(times[1]),
         "ratio": statistics.median(ratios),
+        "ratios": [round(ratio, 3) for ratio in ratios],
     }
 
 
-def peak(name: str, side: str, args: argparse.Namespace) -> int:
-    """MB of a process that does one side alone, less what building both of it takes."""
-    command = [sys.executable, __file__, "--peak", name, side, "--threads", str(args.threads)]
-    command += ["--side", str(args.side), "--seconds", str(args.seconds)]
-    command += ["--small"] if args.small else []
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def work_alone(name: str, side: str, args: argparse.Namespace) -> None:
-    """Print the rise of the peak memory, in MB, while one side encodes and decodes."""
+def memory(name: str, args: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """MB of two processes, each of one side alone; see :func:`work_alone`."""
     rival = make(name, args)
-    encode, decode = rival.encode, rival.decode
+    rival.fill()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(rival.model.state_dict(), f"{folder}/theirs.pt")
+        torch.save(rival.inputs, f"{folder}/inputs.pt")
+        imported(rival).save_pretrained(Path(folder, "ours"))
+        del rival
+        command = [sys.executable, __file__, "--threads", str(args.threads)]
+        command += ["--side", str(args.side), "--seconds", str(args.seconds)]
+        command += ["--small"] if args.small else []
+        for side in ("ours", "theirs"):
+            run = [*command, "--alone", name, side, folder]
+            answer = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[side] = json.loads(answer.splitlines()[-1])
+    return found
+
+
+def held(kind: str) -> int:
+    """MB that this process holds (RSS), or has held at most (HWM)."""
+    status = Path("/proc/self/status").read_text()
+    match = re.search(rf"Vm{kind}:\s+(\d+) kB", status)
+    assert match is not None
+    return int(match[1]) // 1024
+
+
+def work_alone(name: str, side: str, folder: str, args: argparse.Namespace) -> None:
+    """Load one side's model, encode and decode once, print MB in JSON.
+
+    ``peak``: at most, while it works; ``more``: than when it began to.
+    """
+    decode: Callable[[Tensor], object] | None
     if side == "ours":
-        encode, decode = ours_of(imported(rival), rival)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    inputs = torch.cat([rival.inputs] * 4)  # more than what building took
-    decode(encode(inputs))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+        tokenizer: Any = Tokenizer.from_pretrained(Path(folder, "ours"))
+        x, encode, decode = torch.load(f"{folder}/inputs.pt"), tokenizer.encode, tokenizer.decode
+        if name in IMAGES:
+            x = ((x + 1) * 127.5).round().to(torch.uint8)
+        elif x.ndim == 2:
+            x = x[:, None]
+        if name == "chameleon":
+            decode = None
+    else:
+        rival = make(name, args)
+        rival.model.load_state_dict(torch.load(f"{folder}/theirs.pt"))
+        x, encode, decode = rival.inputs, rival.encode, rival.decode
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what loading has freed
+    Path("/proc/self/clear_refs").write_text("5")  # the most so far is forgotten
+    before = held("RSS")
+    codes = encode(x)
+    if decode is not None:
+        decode(codes)
+    print(json.dumps({"peak": held("HWM"), "more": held("HWM") - before}))
 
 
 def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Codes, outputs, stability, speed."""
     rival = make(name, args)
-    model = imported(rival)
-    encode, decode = ours_of(model, rival)
+    rival.fill()
+    tokenizer = imported(rival)
+    model = tokenizer.autoencoder
+    encode, decode = ours_of(tokenizer, rival)
     x = rival.inputs
     theirs, mine = rival.encode(x), encode(x)
-    gap = margins(model.quantizer, model.encoder(x))
-    sound_or_image = decode(theirs)
-    published = rival.decode(theirs)
-    length = min(sound_or_image.shape[-1], published.shape[-1])
     facts: dict[str, Any] = {
-        "family": name,
         "parameters": sum(p.numel() for p in rival.model.parameters()),
         "codes that differ": differing(mine, theirs),
-        "largest difference of decoding": float(
-            (sound_or_image[..., :length] - published[..., :length]).abs().max()
-        ),
-        "margin to the second code": {
-            "smallest": float(gap.min()),
-            "median": float(gap.median()),
-        },
-        "theirs change with": stability(rival.encode, x, args.threads),
-        "ours change with": stability(encode, x, args.threads),
-        "encode": paired(lambda: encode(x), lambda: rival.encode(x), args.rounds),
-        "decode": paired(lambda: decode(theirs), lambda: rival.decode(theirs), args.rounds),
+        "codes in use": int(theirs.unique().numel()),
     }
-    if not args.no_memory:
-        facts["memory_mb"] = {side: peak(name, side, args) for side in ("ours", "theirs")}
+    gap = margins(model.quantizer, model.encoder(x))
+    if gap is not None:
+        smallest, median = float(gap.min()), float(gap.median())
+        facts["margin to the second code"] = {"smallest": smallest, "median": median}
+    facts["theirs change with"] = stability(rival.encode, x, theirs, args.threads)
+    facts["ours change with"] = stability(encode, x, mine, args.threads)
+    facts["encode"] = paired(lambda: encode(x), lambda: rival.encode(x), args.rounds)
+    published = rival.decode
+    if published is not None:
+        ours, other = decode(theirs), published(theirs)
+        length = min(ours.shape[-1], other.shape[-1])
+        apart = (ours[..., :length] - other[..., :length]).abs().max()
+        facts["largest difference of decoding"] = float(apart)
+        facts["largest value of decoding"] = float(other.abs().max())
+        facts["decode"] = paired(lambda: decode(theirs), lambda: published(theirs), args.rounds)
     return facts
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """One line a model: codes that differ, how much faster ours is, MB."""
+    lines = ["| model | codes differ | encode | decode | peak MB | MB beyond the loaded model |"]
+    lines.append("|---|---|---|---|---|---|")
+    for facts in results:
+        cells = [facts["model"], facts.get("codes that differ", "")]
+        cells += [f"{facts[verb]['ratio']:.2f}x" if verb in facts else "" for verb in VERBS]
+        sides = facts.get("memory_mb")
+        for kind in ("peak", "more"):
+            both = f"{sides['ours'][kind]} / {sides['theirs'][kind]}" if sides else ""
+            cells.append(both)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+VERBS = ("encode", "decode")
 
 
 def main() -> None:
@@ -203,22 +277,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--small", action="store_true", help="small models, to try the script")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the peak memory")
+    parser.add_argument("--only", choices=("speed", "memory"), help="leave out the other")
     parser.add_argument("--json", type=Path, help="write the results there, too")
-    parser.add_argument("--peak", nargs=2, metavar=("FAMILY", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with torch.no_grad():
-        if args.peak:
-            work_alone(*args.peak, args)
+        if args.alone:
+            work_alone(*args.alone, args)
             return
         print(f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}")
-        results = []
+        results: list[dict[str, Any]] = []
         for name in args.families:
-            results.append(compare(name, args))
-            print(json.dumps(results[-1], indent=1), flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(results, indent=1) + "\n")
+            began = time.perf_counter()
+            facts: dict[str, Any] = {"model": name}
+            if args.only != "memory":
+                facts |= compare(name, args)
+            if args.only != "speed":
+                facts["memory_mb"] = memory(name, args)
+            facts["seconds"] = round(time.perf_counter() - began)
+            results.append(facts)
+            print(json.dumps(facts), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(table(results))
 
 
 if __name__ == "__main__":
