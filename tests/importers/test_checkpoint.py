@@ -187,6 +187,76 @@ def test_a_name_on_the_hub(published: Path, tmp_path: Path, monkeypatch, capsys)
     assert "no network" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrapped", ["module.", "_orig_mod.", "state_dict.", "model.module."])
+def test_a_prefix_of_all_names_is_no_matter(published: Path, tmp_path: Path, wrapped: str) -> None:
+    tensors = read_checkpoint(published).tensors
+    save_file(
+        {wrapped + name: value for name, value in tensors.items()}, tmp_path / "a.safetensors"
+    )
+    config = (published / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config)
+    plain = importers.load(published)
+    for family in ("auto", "vqgan"):
+        tokenizer = importers.load(tmp_path / "a.safetensors", family)
+        assert tokenizer.fingerprint == plain.fingerprint
+
+
+def test_tensors_in_a_dict_of_any_name_are_found(tmp_path: Path) -> None:
+    torch.save({"vae": TENSORS, "step": 3, "lr": torch.ones(1)}, tmp_path / "one.pt")
+    assert_read(tmp_path / "one.pt")
+    torch.save({"student": TENSORS, "teacher": TENSORS}, tmp_path / "two.pt")
+    with pytest.raises(DataError, match="holds no tensors"):
+        read_checkpoint(tmp_path / "two.pt")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("<!DOCTYPE html><title>404 Not Found</title>", "is text, not weights.*DOCTYPE"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "a pointer of Git LFS"),
+    ],
+)
+def test_what_was_downloaded_instead_is_told(
+    tmp_path: Path, content: str, said: str, suffix: str
+) -> None:
+    (tmp_path / f"model{suffix}").write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_checkpoint(tmp_path / f"model{suffix}")
+
+
+def test_wrong_tensors_and_settings_are_named(published: Path, tmp_path: Path) -> None:
+    tensors = dict(read_checkpoint(published).tensors)
+    file = tmp_path / "model.safetensors"
+
+    def said(changed: dict[str, torch.Tensor]) -> str:
+        save_file(changed, file)
+        with pytest.raises(DataError) as found:
+            importers.load(tmp_path)
+        return str(found.value)
+
+    name = "quantize.embedding.weight"
+    assert f"'{name}' has shape [16, 5], expected [16, 4]" in said(
+        {**tensors, name: torch.ones(16, 5)}
+    )
+    assert "'surprise.weight' is unexpected" in said({**tensors, "surprise.weight": torch.ones(2)})
+    missing = {name: value for name, value in tensors.items() if name != "decoder.conv_out.bias"}
+    assert "which belongs beside 'decoder.conv_out.weight'" in said(missing)
+    (tmp_path / "config.json").write_text('{"norm_num_groups": "many"}')
+    assert "norm_num_groups = 'many', expected a positive whole number" in said(tensors)
+
+
+def test_half_precision_is_read(published: Path, tmp_path: Path) -> None:
+    tensors = read_checkpoint(published).tensors
+    save_file(
+        {name: value.half() for name, value in tensors.items()}, tmp_path / "half.safetensors"
+    )
+    tokenizer = importers.load(tmp_path / "half.safetensors")
+    assert {value.dtype for value in tokenizer.autoencoder.parameters()} == {torch.float32}
+    row = tensors["quantize.embedding.weight"].half().float()
+    assert torch.equal(tokenizer.autoencoder.quantizer.embeddings, row)
+
+
 def test_an_option_of_another_family_is_wrong_usage(published: Path) -> None:
     with pytest.raises(UsageError, match="has no choice of chunk"):
         importers.load(published, chunk=3)

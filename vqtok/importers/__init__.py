@@ -78,7 +78,7 @@ def load(
     if family != "auto" and family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
     path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
-    checkpoint = read_checkpoint(path)
+    checkpoint = _unwrapped(read_checkpoint(path), family)
     if family == "auto":
         family = _family_of(checkpoint, path)
     foreign = set(options) - set(FAMILIES[family].options)
@@ -93,6 +93,15 @@ def load(
         raise DataError(f"{path}, as {family}: {reason}") from error
     origin = {"family": family, "files": dict(checkpoint.files), "vqtok": __version__}
     return Tokenizer(model, name=name or path.stem, training={"imported": origin})
+
+
+def _unwrapped(checkpoint: Checkpoint, family: str) -> Checkpoint:
+    """The checkpoint without ``module.`` and the like before all names, if a family knows it so."""
+    families = FAMILIES.values() if family == "auto" else [FAMILIES[family]]
+    inner: Checkpoint | None = checkpoint
+    while inner is not None and not any(each.recognises(inner) for each in families):
+        inner = inner.bare()
+    return inner or checkpoint
 
 
 def _family_of(checkpoint: Checkpoint, path: Path) -> str:

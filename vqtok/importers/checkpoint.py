@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,21 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     config: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def whole(self, name: str, default: int) -> int:
+        """A setting that is a positive whole number; DataError if it is something else."""
+        value = self.config.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise DataError(f"the config says {name} = {value!r}, expected a positive whole number")
+        return value
+
+    def bare(self) -> Checkpoint | None:
+        """Without the wrapper that all names begin with (``module.``), None if there is none."""
+        first = {name.partition(".")[0] for name in self.tensors}
+        if len(first) != 1 or len(self.tensors) < 2 or not all("." in n for n in self.tensors):
+            return None
+        tensors = {name.partition(".")[2]: value for name, value in self.tensors.items()}
+        return Checkpoint(tensors, self.config, self.files)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -104,6 +120,7 @@ def _weights_of(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors of one file, and the config inside if it has any."""
+    _check_binary(path)
     if path.suffix == ".safetensors":
         try:
             return load_file(path), {}
@@ -124,6 +141,27 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     return _unwrap(loaded)
 
 
+def _check_binary(path: Path) -> None:
+    """DataError for text: a page, an error message or a pointer that was downloaded instead."""
+    if path.suffix not in (".safetensors", *_PICKLES):
+        return
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(
+            f"{path} is a pointer of Git LFS, not the weights: fetch them (git lfs pull)"
+        )
+    # Eight bytes of length begin a safetensors file, of which all but three are zero.
+    if len(head) > 8 and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+        line = head.decode(errors="replace").strip().splitlines() or [""]
+        raise DataError(
+            f"{path} is text, not weights ({line[0][:40]!r} ...): was something else downloaded?"
+        )
+
+
 def _unwrap(loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors in what was unpickled, under whatever wrappers, and the settings beside them."""
     settings: Mapping[str, Any] = {}
@@ -137,21 +175,27 @@ def _unwrap(loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         if isinstance(metadata, Mapping) and isinstance(metadata.get("kwargs"), Mapping):
             settings = metadata["kwargs"]
         inner = [loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        if not inner:  # another name, if there is no choice
+            inner = [value for value in loaded.values() if _holds_tensors(value)]
+            inner = inner if len(inner) == 1 else []
         loaded = inner[0] if inner else None
     return {}, settings
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, Mapping) and sum(isinstance(v, Tensor) for v in value.values()) > 1
 
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     reason = _first_line(error)
     for line in str(error).splitlines():
         if "Unsupported" in line or "GLOBAL" in line:
-            reason = line.strip()
+            reason = re.split(r" was not an allowed|\. Please use", line.strip())[0]
             break
     return (
         f"{path} is a pickle that would run code to be read ({reason}); vqtok reads tensors only. "
-        "If you trust its source, convert it once yourself: "
-        "safetensors.torch.save_file(torch.load(FILE, weights_only=False)['state_dict'], "
-        "'model.safetensors')"
+        "If you trust its source, convert it once yourself: safetensors.torch.save_file(TENSORS, "
+        "'model.safetensors') of the dict of tensors in torch.load(FILE, weights_only=False)"
     )
 
 

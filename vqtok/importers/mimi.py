@@ -87,11 +87,11 @@ def build(checkpoint: Checkpoint) -> Autoencoder:
     rope = config.get("rope_parameters") or {}
     sizes: dict[str, Any] = {
         "dim": dim,
-        "sample_rate": config.get("sampling_rate", 24_000),
+        "sample_rate": checkpoint.whole("sampling_rate", 24_000),
         "depth": weights.count("encoder.blocks."),
-        "heads": config.get("num_attention_heads", 8),
+        "heads": checkpoint.whole("num_attention_heads", 8),
         "hidden": weights.size("encoder.blocks.0.expand.weight", 0),
-        "window": config.get("sliding_window", 250),
+        "window": checkpoint.whole("sliding_window", 250),
         "base": rope.get("rope_theta", config.get("rope_theta", 10_000.0)),
     }
     for part in ("encoder", "decoder"):

@@ -51,10 +51,13 @@ def build(checkpoint: Checkpoint) -> Autoencoder:
     encoder = VQGANEncoder(**all_sizes(weights, "encoder", 32))
     decoder = VQGANDecoder(**all_sizes(weights, "decoder", 32))
     weights.rename("codebook", "quantizer.layer.layer.embeddings")
-    size, dim = (weights.size("quantizer.layer.layer.embeddings", axis) for axis in (0, 1))
+    size = weights.size("quantizer.layer.layer.embeddings", 0)
     count = weights.count("quantizer.layer.refinements.")
     quantizer = MultiScaleQuantizer(
-        VectorQuantizer(size, dim), scales, refinements=count, shared=_shared(len(scales), count)
+        VectorQuantizer(size, encoder.dim),
+        scales,
+        refinements=count,
+        shared=_shared(len(scales), count),
     )
     for part in ("encoder", "decoder"):
         weights.move(f"{part}.", f"{part}.layer.")

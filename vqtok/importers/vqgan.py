@@ -93,7 +93,7 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
     if checkpoint.config.get("norm_type", "group") != "group":
         raise DataError("this VQModel has spatial normalisation (MoVQ), which vqtok does not have")
     weights = Weights(tensors, lambda name: rename(name, _depth_of_decoder(tensors)))
-    groups = checkpoint.config.get("norm_num_groups", 32)
+    groups = checkpoint.whole("norm_num_groups", 32)
     encoder = VQGANEncoder(**all_sizes(weights, "encoder", groups))
     decoder: Stack
     if "decoder.input.weight" in weights:
@@ -101,7 +101,7 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
     else:
         decoder = AbsentDecoder(encoder.dim, encoder.downsample)
         weights.drop("decoder.projection.")  # of no use alone
-    quantizer = _quantizer(weights, tensors, compare)
+    quantizer = _quantizer(weights, tensors, compare, encoder.dim)
     model = Autoencoder(encoder, quantizer, decoder)
     weights.load_into(model)
     return model
@@ -162,9 +162,11 @@ def all_sizes(weights: Weights, part: str, groups: int) -> dict[str, Any]:
     return {**sizes_of(weights, part, groups), "dim": dim, "kernel": kernel}
 
 
-def _quantizer(weights: Weights, tensors: Mapping[str, Tensor], compare: str | None) -> Quantizer:
+def _quantizer(
+    weights: Weights, tensors: Mapping[str, Tensor], compare: str | None, dim: int
+) -> Quantizer:
     """An empty quantizer of the right kind; moves the codebook to its name in it."""
-    size, dim = weights.size("codebook", 0), weights.size("codebook", 1)
+    size = weights.size("codebook", 0)
     janus = "decoder.up.0.upsample.conv.weight" in tensors
     by_angle = "encoder.conv_blocks.0.res.0.norm1.weight" in tensors
     if compare is None:

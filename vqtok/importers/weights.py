@@ -42,8 +42,18 @@ class Weights:
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._tensors:
-            raise DataError(f"a tensor is missing: nothing in the checkpoint is {name!r}")
+            raise DataError(
+                f"a tensor is missing: nothing in the checkpoint is {name!r}{self._beside(name)}"
+            )
         return self._tensors[name]
+
+    def _beside(self, name: str) -> str:
+        """Where a missing tensor belongs, in the words of the checkpoint."""
+        while name := name.rpartition(".")[0]:
+            for other, source in self._sources.items():
+                if other.startswith(f"{name}."):
+                    return f", which belongs beside {source!r}"
+        return ""
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
