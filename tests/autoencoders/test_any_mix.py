@@ -81,8 +81,12 @@ STACKS = {
         {"type": "rnn", "dim": DIM, "num_latents": 2, "channels": 2, "width": 8},
         {"type": "parallel", "dim": DIM, "num_latents": 2, "channels": 2, "width": 8},
     ),
+    "conv1d": (
+        {"type": "conv1d", "dim": DIM, "num_latents": 2, "channels": 2, "width": 8},
+        {"type": "conv1d", "dim": DIM, "num_latents": 2, "channels": 2, "width": 8},
+    ),
 }
-SEQUENCES = ("rnn", "transformer", "parallel")
+SEQUENCES = ("rnn", "transformer", "parallel", "conv1d")
 DAMAGES = [
     None,
     {"type": "gaussian", "scale": 0.2},

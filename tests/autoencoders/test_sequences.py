@@ -19,6 +19,8 @@ PAIRS = [
     ("transformer", "transformer"),
     ("transformer", "parallel"),
     ("rnn", "parallel"),
+    ("conv1d", "conv1d"),
+    ("conv1d", "rnn"),
 ]
 BOTTLENECKS = {
     "identity": lambda: IdentityBottleneck(DIM),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vqtok.nn.conv1d import Conv1dDecoder, Conv1dEncoder, stretches
 from vqtok.nn.generation import greedy, sampled
 from vqtok.nn.masks import mask_of, zero_padding
 from vqtok.nn.parallel import ParallelDecoder
@@ -14,12 +15,14 @@ ENCODERS = {
     "gru": (RNNEncoder, {"width": 16, "depth": 2}),
     "lstm": (RNNEncoder, {"width": 16, "cell": "lstm"}),
     "transformer": (TransformerEncoder, {"width": 16, "depth": 2, "heads": 2, "max_length": 12}),
+    "conv1d": (Conv1dEncoder, {"width": 16, "depth": 2, "max_length": 30}),
 }
 DECODERS = {
     "gru": (RNNDecoder, {"width": 16, "depth": 2, "max_length": 12}),
     "lstm": (RNNDecoder, {"width": 16, "cell": "lstm", "max_length": 12}),
     "transformer": (TransformerDecoder, {"width": 16, "depth": 2, "heads": 2, "max_length": 12}),
     "parallel": (ParallelDecoder, {"width": 16, "depth": 3, "heads": 2, "max_length": 12}),
+    "conv1d": (Conv1dDecoder, {"width": 16, "depth": 2, "max_length": 12}),
 }
 KINDS = {"values": {"channels": 3}, "symbols": {"symbols": 7}}
 LENGTHS = torch.tensor([9, 1, 5, 2])
@@ -163,7 +166,8 @@ def test_values_stop_at_the_longest(name):
 def test_every_latent_counts(name):
     stack = decoder(name, "values")
     latents = torch.randn(2, 4, 5, requires_grad=True)
-    stack(latents, sequences("values", batch=2))[:, -1].square().sum().backward()
+    output = stack(latents, sequences("values", batch=2, length=12))
+    (output if name == "conv1d" else output[:, -1]).square().sum().backward()
     assert (latents.grad.abs().sum(-1) > 0).all()
     with pytest.raises(ValueError, match=r"latents must be \[B, 4, 5\], not \[2, 3, 5\]"):
         stack(torch.zeros(2, 3, 5), sequences("values", batch=2))
@@ -202,6 +206,47 @@ def test_float64_weights(name):
     torch.testing.assert_close(
         encoder(name, "values")(x.float(), MASK), latents.float(), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(("length", "count"), [(17, 8), (12, 4), (128, 2), (7, 7), (5, 1), (3, 8)])
+def test_stretches_are_even_and_cover_everything(length, count):
+    found = stretches(length, count)
+    assert found.shape == (count, -(-length // count))
+    assert set(found.flatten().tolist()) == set(range(length))
+    steps = found[:, 0].diff()
+    assert not len(steps) or int(steps.max() - steps.min()) <= 1
+
+
+def test_a_convolutional_latent_is_about_its_neighbourhood():
+    """Stretches of two steps and two blocks: nothing five or more steps away counts."""
+    torch.manual_seed(0)
+    encoder = Conv1dEncoder(4, 10, symbols=7, width=16, max_length=20)
+    decoder = Conv1dDecoder(4, 10, symbols=7, width=16, max_length=20)
+    for parameter in [*encoder.parameters(), *decoder.parameters()]:
+        torch.nn.init.normal_(parameter)  # blocks start as the identity
+    x = torch.zeros(1, 20, dtype=torch.int64)
+    other = x.clone()
+    other[0, 9] = 1
+    moved = (encoder(x) != encoder(other)).any(-1)[0].nonzero().flatten().tolist()
+    assert moved == [3, 4, 5]
+    latents = torch.zeros(1, 10, 4)
+    changed = latents.clone()
+    changed[0, 4] = 1
+    heard = decoder(latents, x) != decoder(changed, x)
+    assert heard.any(-1)[0].nonzero().flatten().tolist() == [*range(6, 12)]
+
+
+def test_convolutions_are_built_for_a_length():
+    encoder = Conv1dEncoder(4, 2, channels=1, width=16, max_length=6)
+    decoder = Conv1dDecoder(4, 2, channels=1, width=16, max_length=6)
+    with pytest.raises(ValueError, match="have 7 steps, the model was built for at most 6"):
+        encoder(torch.zeros(1, 7, 1))
+    with pytest.raises(ValueError, match="have 7 steps, the model was built for at most 6"):
+        decoder(torch.zeros(1, 2, 4), torch.zeros(1, 7, 1))
+    with pytest.raises(ValueError, match=r"latents must be \[B, 2, 4\], not \[1, 3, 4\]"):
+        decoder(torch.zeros(1, 3, 4), torch.zeros(1, 6, 1))
+    padded = torch.zeros(1, 9, 1), torch.arange(9)[None] < 4
+    assert torch.equal(encoder(*padded), encoder(torch.zeros(1, 4, 1)))
 
 
 @pytest.mark.parametrize("longest", [10_000, 32])

@@ -116,7 +116,8 @@ def test_a_threshold_marks_the_share_asked_for():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_fits_and_has_all_verbs(name, tmp_path):
-    shapes = {"convolutional": (1, 9, 8), "seq2seq-rnn": (6, 2), "seq2seq-transformer": (6, 2)}
+    series = ("seq2seq-rnn", "seq2seq-transformer", "seq2seq-conv")
+    shapes = {"convolutional": (1, 9, 8), **dict.fromkeys(series, (6, 2))}
     shape = shapes.get(name, (6,))
     data = blobs(150)
     if name in shapes:

@@ -42,7 +42,7 @@ def seq2seq_rnn(
             for real values.
         latents: latent vectors per sequence; None for a quarter of the steps (at most 16).
         bottleneck: "identity", "gaussian", "top_k", "vq" (1,024 codes) or "fsq" (1,000 codes).
-        decoder: "rnn", "transformer" or "parallel" (all values at once).
+        decoder: "rnn", "transformer", or "parallel" or "conv1d" (all values at once).
         depth: recurrent layers.
         cell: "gru" or "lstm".
     """
@@ -70,13 +70,39 @@ def seq2seq_transformer(
             for real values.
         latents: latent vectors per sequence; None for a quarter of the steps (at most 16).
         bottleneck: "identity", "gaussian", "top_k", "vq" (1,024 codes) or "fsq" (1,000 codes).
-        decoder: "rnn", "transformer" or "parallel" (all values at once).
+        decoder: "rnn", "transformer", or "parallel" or "conv1d" (all values at once).
         depth: blocks.
         heads: attention heads.
     """
     layers = {"depth": depth, "heads": heads, "max_length": shape[0], "longest_period": shape[0]}
     return _compose(
         shape, options, symbols, latents, bottleneck, {"type": "transformer", **layers}, decoder
+    )
+
+
+def seq2seq_conv(
+    shape: Shape,
+    options: Options,
+    *,
+    symbols: int | None = None,
+    latents: int | None = None,
+    bottleneck: str = "identity",
+    decoder: str = "conv1d",
+    depth: int = 2,
+) -> Autoencoder:
+    """Convolutions: each latent is about a stretch of the sequence, and so are codes.
+
+    Args:
+        symbols: V of sequences of symbols, of which the last ends a sequence (257 for text); None
+            for real values.
+        latents: latent vectors per sequence; None for a quarter of the steps (at most 16).
+        bottleneck: "identity", "gaussian", "top_k", "vq" (1,024 codes) or "fsq" (1,000 codes).
+        decoder: "rnn", "transformer", or "parallel" or "conv1d" (all values at once).
+        depth: residual blocks.
+    """
+    layers = {"depth": depth, "max_length": shape[0]}
+    return _compose(
+        shape, options, symbols, latents, bottleneck, {"type": "conv1d", **layers}, decoder
     )
 
 
@@ -104,7 +130,7 @@ def _compose(
     kind = {"channels": shape[1]} if symbols is None else {"symbols": symbols}
     sizes = {"dim": dim, "num_latents": count, "width": (options.hidden or (128,))[0], **kind}
     layers: dict[str, Any] = {"max_length": shape[0]}
-    if decoder != "rnn":
+    if decoder in ("transformer", "parallel"):
         layers["longest_period"] = shape[0]
     if decoder == encoder["type"]:
         layers = encoder | layers

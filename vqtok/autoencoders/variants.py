@@ -38,7 +38,7 @@ from vqtok.autoencoders.penalties import (
     Penalty,
 )
 from vqtok.autoencoders.schedule import Schedule
-from vqtok.autoencoders.seq2seq import seq2seq_rnn, seq2seq_transformer
+from vqtok.autoencoders.seq2seq import seq2seq_conv, seq2seq_rnn, seq2seq_transformer
 from vqtok.nn import (
     DictionaryDecoder,
     DictionaryEncoder,
@@ -215,6 +215,7 @@ VARIANTS: dict[str, Callable[..., Autoencoder]] = {
     "vqvae": vqvae,
     "seq2seq-rnn": seq2seq_rnn,
     "seq2seq-transformer": seq2seq_transformer,
+    "seq2seq-conv": seq2seq_conv,
 }
 
 

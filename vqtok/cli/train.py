@@ -27,6 +27,7 @@ _VARIANTS = (
     "seq2seq-rnn     length, latents, bottleneck (identity, gaussian, top_k, vq, fsq), decoder,",
     "                depth, cell (gru, lstm); of texts (.txt) lines=true; series: .npy, .npz, .csv",
     "seq2seq-transformer   the same, heads instead of cell",
+    "seq2seq-conv    the same, without cell: each code is about a stretch of the sequence",
 )
 HELP = "train a tokenizer on images or sounds, or an autoencoder on arrays"
 INTERRUPTED = "run the same command again to go on from the last save"

@@ -10,6 +10,7 @@ from torch import nn
 
 from vqtok.nn.absent import AbsentDecoder
 from vqtok.nn.conv import ConvDecoder, ConvEncoder, Stack
+from vqtok.nn.conv1d import Conv1dDecoder, Conv1dEncoder
 from vqtok.nn.dictionary import DictionaryDecoder, DictionaryEncoder
 from vqtok.nn.emu3 import Emu3Decoder, Emu3Encoder
 from vqtok.nn.magvit import MAGVITDecoder, MAGVITEncoder
@@ -32,6 +33,8 @@ __all__ = [
     "DECODERS",
     "ENCODERS",
     "AbsentDecoder",
+    "Conv1dDecoder",
+    "Conv1dEncoder",
     "ConvDecoder",
     "ConvEncoder",
     "DictionaryDecoder",
@@ -95,6 +98,7 @@ ENCODERS: dict[str, type[Stack]] = {
     "grid": GridEncoder,
     "rnn": RNNEncoder,
     "transformer": TransformerEncoder,
+    "conv1d": Conv1dEncoder,
 }
 DECODERS: dict[str, type[Stack]] = {
     "conv": ConvDecoder,
@@ -118,6 +122,7 @@ DECODERS: dict[str, type[Stack]] = {
     "rnn": RNNDecoder,
     "transformer": TransformerDecoder,
     "parallel": ParallelDecoder,
+    "conv1d": Conv1dDecoder,
 }
 
 

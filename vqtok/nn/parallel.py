@@ -1,4 +1,4 @@
-"""A decoder that says all values of a sequence at once."""
+"""Decoders that say all values of a sequence at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,37 @@ from vqtok.nn.sequence import (
 )
 
 
-class ParallelDecoder(SequenceDecoder):
+class AtOnceDecoder(SequenceDecoder):
+    """Says all values at once, each by the latents and its place alone."""
+
+    reads_target = False
+
+    def answer(self, latents: Tensor, length: int) -> Tensor:
+        """The first ``length`` outputs: [B, L, D] -> [B, length, C] or logits [B, length, V]."""
+        raise NotImplementedError
+
+    def forward(self, latents: Tensor, target: Tensor) -> Tensor:
+        """[B, L, D] and a target, of which only the length counts -> [B, T, C] or [B, T, V]."""
+        return self.answer(latents, target.shape[1])
+
+    @torch.no_grad()
+    def generate(
+        self, latents: Tensor, lengths: Tensor | None = None, choose: Choose | None = None
+    ) -> Generated:
+        """Sequences from latents alone, see :class:`SequenceDecoder`."""
+        choose = choose or greedy(self.symbols)
+        length = self.max_length if lengths is None else int(lengths.max())
+        values = choose(self.answer(latents, length))
+        if lengths is not None:
+            return as_generated(values, mask_of(lengths.to(values.device)))
+        if self.symbols is None:
+            return as_generated(values, torch.ones_like(values[..., 0], dtype=torch.bool))
+        mask = up_to_end(values, self.symbols)
+        longest = int(mask.sum(1).max())
+        return as_generated(values[:, :longest], mask[:, :longest])
+
+
+class ParallelDecoder(AtOnceDecoder):
     """Says all values at once: each position is a question to the latents.
 
     No position sees another (as in Perceiver IO: Jaegle et al., 2021, arXiv:2107.14795), so a
@@ -24,8 +54,6 @@ class ParallelDecoder(SequenceDecoder):
     Args: as for :class:`TransformerDecoder`; half of the blocks, rounded down, work on the latents
         before the others ask them.
     """
-
-    reads_target = False
 
     def __init__(
         self,
@@ -50,11 +78,7 @@ class ParallelDecoder(SequenceDecoder):
         self.blocks = nn.ModuleList(CrossBlock(width, heads) for _ in range(depth - depth // 2))
         self.to_output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.output_size))
 
-    def forward(self, latents: Tensor, target: Tensor) -> Tensor:
-        """[B, L, D] and a target, of which only the length counts -> [B, T, C] or [B, T, V]."""
-        return self._answer(latents, target.shape[1])
-
-    def _answer(self, latents: Tensor, length: int) -> Tensor:
+    def answer(self, latents: Tensor, length: int) -> Tensor:
         source = self.latent_reader(latents)
         for block in self.latent_blocks:
             source = block(source)
@@ -64,19 +88,3 @@ class ParallelDecoder(SequenceDecoder):
             x = block(x, source)
         output: Tensor = self.to_output(x)
         return output
-
-    @torch.no_grad()
-    def generate(
-        self, latents: Tensor, lengths: Tensor | None = None, choose: Choose | None = None
-    ) -> Generated:
-        """Sequences from latents alone, see :class:`SequenceDecoder`."""
-        choose = choose or greedy(self.symbols)
-        length = self.max_length if lengths is None else int(lengths.max())
-        values = choose(self._answer(latents, length))
-        if lengths is not None:
-            return as_generated(values, mask_of(lengths.to(values.device)))
-        if self.symbols is None:
-            return as_generated(values, torch.ones_like(values[..., 0], dtype=torch.bool))
-        mask = up_to_end(values, self.symbols)
-        longest = int(mask.sum(1).max())
-        return as_generated(values[:, :longest], mask[:, :longest])

@@ -95,7 +95,8 @@ def fit_sequences(
 
     Args:
         model: an autoencoder around sequence stacks (it is not changed), or the name of a variant
-            (``seq2seq-rnn``, ``seq2seq-transformer``), built for the data with ``settings``.
+            (``seq2seq-rnn``, ``seq2seq-transformer``, ``seq2seq-conv``), built for the data with
+            ``settings``.
         data: sequences: real values [T, C], or texts. An array [N, T, C] is N of them.
         config: how to train; by default ``default_config``.
         length: longer sequences are cut into windows of so many steps, at random places; of texts
