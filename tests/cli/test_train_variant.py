@@ -1,6 +1,8 @@
 """``vqtok train VARIANT``."""
 
+import html
 import json
+import re
 
 import numpy as np
 import pytest
@@ -110,8 +112,24 @@ def test_lines_of_a_text(tmp_path, capsys):
     page = tmp_path / "page.html"
     command = ["inspect", str(tmp_path / "run"), "--data", str(tmp_path / "words.txt"), "--json"]
     assert main([*command, "--page", str(page)]) == 0
-    assert json.loads(capsys.readouterr().out)["by_length"][-1]["longest"] <= 5
-    assert "by_length" in page.read_text() or "by length" in page.read_text()
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["by_length"][-1]["longest"] <= 5
+    lines = facts["Texts, and what comes back"]
+    assert len(lines) == 8
+    pieces = [re.match(r"'([a-z\\]{1,8})' [=!] ['\"]", line) for line in lines]
+    assert all(pieces), lines
+    assert all(piece[1] in repr("aha\n\nbird\nfig\n" * 2) for piece in pieces)
+    written = html.unescape(page.read_text())
+    assert "by_length" in written
+    assert all(line in written for line in lines + facts["Samples"])
+    assert "<img" not in written
+    command = ["inspect", str(tmp_path / "run"), "--data", str(tmp_path / "words.txt")]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in lines)
+    assert re.search(r"4-\d +\d+ .*%\n", shown)
+    assert main([*command, "--page", str(tmp_path / "page.png")]) == 2
+    assert "has no pictures; end the name in .html" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ class Page:
     Attributes:
         facts: JSON-able: the model, its latents and, with data, its scores.
         pictures: title and RGB image, in order.
+        texts: title and lines, in order.
     """
 
     facts: dict[str, Any]
     pictures: tuple[tuple[str, Image.Image], ...]
+    texts: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def write(self, path: Path) -> None:
         """As .html (one file, pictures inside) or .png (pictures below one another)."""
@@ -67,6 +70,10 @@ class Page:
             f"<h2>{title}</h2><img alt='{title}' src='{_embedded(image)}'>"
             for title, image in self.pictures
         )
+        texts = "".join(
+            f"<h2>{title}</h2><pre>{html.escape(chr(10).join(lines))}</pre>"
+            for title, lines in self.texts
+        )
         name = html.escape(str(self.facts["name"]))
         style = (
             "body{font:15px sans-serif;margin:2em;max-width:60em}th{text-align:left;padding-right:"
@@ -74,7 +81,7 @@ class Page:
         )
         return (
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{name}</title>"
-            f"<style>{style}</style><h1>{name}</h1><table>{rows}</table>{pictures}</html>\n"
+            f"<style>{style}</style><h1>{name}</h1><table>{rows}</table>{texts}{pictures}</html>\n"
         )
 
 
@@ -222,4 +229,6 @@ def _embedded(image: Image.Image) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
