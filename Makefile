@@ -80,12 +80,14 @@ demo: $(READY)
 
 # torch goes first and alone, so that nothing else decides which one is installed. litdata and
 # mosaicml-streaming ask for another numpy, transformers and torchvision, and for four clouds; the
-# tests read exported datasets with them, which needs none of these.
+# tests read exported datasets with them, which needs none of these. Of published image models they
+# use layers alone, without what trains them.
 $(READY): constraints.txt pyproject.toml setup.py $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet -c constraints.txt --no-deps litdata mosaicml-streaming lpips
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps litdata mosaicml-streaming lpips \
+		taming-transformers-rom1504 open-magvit2 openimagetokenizer
 	touch $@
 
 clean:

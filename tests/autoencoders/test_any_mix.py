@@ -107,6 +107,7 @@ ELSEWHERE = {
     "maskgit",
     "magvit",
     "tiled",
+    "unit",
     "absent",
 }
 # A grid of latents is what it codes.

@@ -60,7 +60,7 @@ class Oracle:
         if magvit:
             self.tensors["quantize.mask"] = 2 ** torch.arange(DIM)
             return
-        rows = self.latents(photo(96, 128).float() / 127.5 - 1).flatten(2)[0].T
+        rows = self.latents(self.given(photo(96, 128))).flatten(2)[0].T
         rows = rows[torch.linspace(0, len(rows) - 1, CODES).long()]
         self.rows = rows * (1 + 0.05 * torch.randn(CODES, 1))
         self.tensors["quantize.embedding.weight"] = self.rows
@@ -99,6 +99,10 @@ class Oracle:
         if f"{name}.nin_shortcut.weight" in self.tensors:
             x = self.run_conv(x if self.magvit else h, f"{name}.nin_shortcut")
         return h + x
+
+    def given(self, image: Tensor) -> Tensor:
+        """uint8 to what the model takes: MaskGIT 0..1, Open-MAGVIT2 -1..1."""
+        return image.float() / 127.5 - 1 if self.magvit else image.float() / 255
 
     def latents(self, x: Tensor) -> Tensor:
         h = self.run_conv(x, "encoder.conv_in")
@@ -174,11 +178,12 @@ def test_codes_and_images_are_those_of_the_published_model(magvit: bool, tmp_pat
         image = photo(height, width)
         codes = tokenizer.encode(image)
         padded = F.pad(image.float(), (0, -width % 4, 0, -height % 4), mode="replicate")
-        expected = oracle.codes(oracle.latents(padded / 127.5 - 1))
+        expected = oracle.codes(oracle.latents(oracle.given(padded)))
         assert torch.equal(codes.flatten(), expected)
         assert codes.unique().numel() > 15
         decoded = tokenizer.autoencoder.decoder(tokenizer.autoencoder.quantizer.embed(codes))
-        assert (decoded - oracle.images(codes[..., 0])).abs().max() < 1e-4
+        published = oracle.images(codes[..., 0])
+        assert (decoded - (published if magvit else 2 * published - 1)).abs().max() < 1e-4
     tokenizer.save_pretrained(tmp_path)
     assert torch.equal(Tokenizer.from_pretrained(tmp_path).encode(image), codes)
     wrong = {**oracle.tensors, "encoder.conv_in.weight": torch.zeros(32, 3, 5, 5)}

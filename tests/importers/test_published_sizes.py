@@ -1,9 +1,9 @@
 """Models of published sizes: every name and shape finds its place.
 
-SNAC and DAC from packages, with the configs of their three published models each. VAR and
-Open-MAGVIT2, which no package holds, by the names and shapes of their published code:
-FoundationVision/VAR (``models/basic_vae.py``, ``quant.py``) and TencentARC/SEED-Voken
-(``improved_model.py``).
+SNAC and DAC from packages, with the configs of their three published models each. VAR and MaskGIT,
+which no package for torch holds, by the names and shapes of their published code:
+FoundationVision/VAR (``models/basic_vae.py``, ``quant.py``) and huggingface/open-muse
+(``modeling_maskgit_vqgan.py``).
 """
 
 from __future__ import annotations
@@ -179,47 +179,36 @@ def buffers(model: nn.Module) -> int:
     return sum(v.numel() for n, v in model.named_buffers() if n.endswith("embeddings"))
 
 
-def magvit(multiples: list[int], dim: int) -> Shapes:
-    """imagenet_128_L.ckpt, imagenet_256_L.ckpt and the two pretrained ones of 256 pixels."""
-    widths, shapes = [128 * each for each in multiples], Shapes()
-    last = widths[-1]
+def maskgit(codebook_size: int) -> Shapes:
+    """Google's tokenizers of 256 and 512 pixels as open-muse's converter names their tensors.
+
+    ``filters=128, channel_multipliers=[1, 1, 2, 2, 4], num_res_blocks=2, embedding_dim=256``.
+    """
+    widths, blocks, dim, shapes = [128, 128, 256, 256, 512], 2, 256, Shapes()
     for part, side in (("encoder", "down"), ("decoder", "up")):
         for level, before, width in stages(widths, side):
-            name = f"{part}.{side}.{level}"
-            for index in range(4):
-                given = before if not index else width
-                shapes |= block(f"{name}.block.{index}", given, width, False)
-            if side == "down" and level < len(widths) - 1:
-                shapes |= conv(f"{name}.downsample", width, width, 3)
-            if side == "up":
-                for told in ("gamma", "beta"):
-                    shapes[f"decoder.adaptive.{level}.{told}.weight"] = (before, dim)
-                    shapes[f"decoder.adaptive.{level}.{told}.bias"] = (before,)
-                if level:
-                    shapes |= conv(f"{name}.upsample.conv1", 4 * width, width, 3)
-        for index in range(4):
-            shapes |= block(f"{part}.mid_block.{index}", last, last, False)
-    shapes |= conv("encoder.conv_in", 128, 3, 3, bias=False) | norm("encoder.norm_out", last)
-    shapes |= conv("encoder.conv_out", dim, last, 1) | conv("decoder.conv_in", last, dim, 3)
-    return shapes | norm("decoder.norm_out", 128) | conv("decoder.conv_out", 3, 128, 3)
+            for index in range(blocks):
+                name, given = f"{part}.{side}.{level}.block.{index}", width if index else before
+                shapes |= block(name, given, width, False)
+                if given != width:  # it maps what the block made, not what it was given
+                    shapes |= conv(f"{name}.nin_shortcut", width, width, 1, False)
+            if side == "up" and level:
+                shapes |= conv(f"decoder.up.{level}.upsample_conv", width, width, 3)
+        for index in range(blocks):
+            shapes |= block(f"{part}.mid.{index}", 512, 512, False)
+    shapes |= conv("encoder.conv_in", 128, 3, 3, False) | norm("encoder.norm_out", 512)
+    shapes |= conv("encoder.conv_out", dim, 512, 1) | conv("decoder.conv_in", 512, dim, 3)
+    shapes |= norm("decoder.norm_out", 128) | conv("decoder.conv_out", 3, 128, 3)
+    return shapes | {"quantize.embedding.weight": (codebook_size, dim)}
 
 
-@pytest.mark.parametrize(
-    ("multiples", "dim", "downsample"),
-    [([1, 2, 2, 4], 18, 8), ([1, 1, 2, 2, 4], 18, 16), ([1, 1, 2, 2, 4], 14, 16)],
-)
-def test_open_magvit2(multiples: list[int], dim: int, downsample: int) -> None:
-    shapes = magvit(multiples, dim)
+def test_maskgit() -> None:
+    shapes = maskgit(1024)
     counted = sum(torch.Size(shape).numel() for shape in shapes.values())
-    # Running averages of all that learns, and a discriminator.
-    averages: Shapes = {f"model_ema.{n.replace('.', '')}": shape for n, shape in shapes.items()}
-    beside: Shapes = {
-        "model_ema.decay": (),
-        "model_ema.num_updates": (),
-        "loss.discriminator.main.0.weight": (64, 3, 4, 4),
-        "model_ema.lossdiscriminatormain0weight": (64, 3, 4, 4),
-    }
-    built = build("maskgit", shapes | averages | beside)
-    assert built.quantizer.codebook_sizes == (2**dim,)
-    assert built.encoder.downsample == downsample
-    assert parameters(built.encoder, built.decoder) == counted
+    assert (len(shapes), counted) == (168, 54_515_587)  # as Google's own code in JAX makes them
+    built = build("maskgit", shapes)
+    assert built.config["encoder"]["type"] == "unit"  # pixels of 0..1
+    assert built.quantizer.codebook_sizes == (1024,)
+    assert (built.encoder.downsample, built.encoder.dim) == (16, 256)
+    folded = sum(torch.Size(v).numel() for name, v in shapes.items() if "nin_shortcut" in name)
+    assert parameters(built) + buffers(built) == counted - folded

@@ -50,7 +50,7 @@ def sound(name: str) -> Checkpoint:
 
 
 MODELS: dict[str, tuple[str, str, Callable[[], Checkpoint]]] = {
-    "diffusers": ("vqgan", "image", lambda: image("diffusers")),
+    "amused": ("vqgan", "image", lambda: image("amused")),
     "llamagen": ("vqgan", "image", lambda: image("llamagen")),
     "ibq": ("vqgan", "image", lambda: image("ibq")),
     "var": ("var", "image", lambda: image("var")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers.models import emu3 as hf_emu3
 from transformers.models import janus as hf_janus
 
 from vqtok.autoencoders import Autoencoder
-from vqtok.errors import DataError
+from vqtok.errors import DataError, UsageError
 from vqtok.importers import FAMILIES, Checkpoint, _family_of, vqgan
 from vqtok.importers.weights import Weights
 from vqtok.samples import photos
@@ -62,7 +63,12 @@ def set_codebook(embedding: torch.nn.Embedding, latents: Tensor) -> None:
     embedding.weight.data = chosen * (1 + 0.05 * torch.randn(CODES, 1))
 
 
-def diffusers_model(seen: Tensor) -> Rival:
+def diffusers_model(seen: Tensor, amused: bool = False) -> Rival:
+    """aMUSEd's pipeline feeds its model pixels of 0..1, others theirs -1..1."""
+
+    def given(x: Tensor) -> Tensor:
+        return (x + 1) / 2 if amused else x
+
     model = diffusers.VQModel(
         down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D", "DownEncoderBlock2D"),
         up_block_types=("UpDecoderBlock2D", "AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
@@ -72,18 +78,21 @@ def diffusers_model(seen: Tensor) -> Rival:
         num_vq_embeddings=CODES,
         vq_embed_dim=DIM,
         norm_num_groups=4,
-        lookup_from_codebook=True,
+        lookup_from_codebook=amused,
     ).eval()
-    set_codebook(model.quantize.embedding, model.encode(seen).latents)
+    set_codebook(model.quantize.embedding, model.encode(given(seen)).latents)
 
     def images(codes: Tensor) -> Tensor:
-        shape = (*codes.shape, DIM)
-        decoded = model.decode(codes.flatten(), force_not_quantize=True, shape=shape)
-        return decoded.sample
+        if amused:
+            shape = (*codes.shape, DIM)
+            decoded = model.decode(codes.flatten(), force_not_quantize=True, shape=shape)
+            return 2 * decoded.sample - 1
+        rows = model.quantize.embedding(codes).permute(0, 3, 1, 2)
+        return model.decode(rows).sample
 
     return Rival(
         dict(model.state_dict()),
-        lambda x: model.encode(x).latents,
+        lambda x: model.encode(given(x)).latents,
         lambda latents: model.quantize(latents)[2][2],
         images,
         dict(model.config),
@@ -301,6 +310,7 @@ def emu3(seen: Tensor) -> Rival:
 RIVALS = {
     "emu3": emu3,
     "diffusers": diffusers_model,
+    "amused": partial(diffusers_model, amused=True),
     "chameleon": chameleon,
     "janus": janus,
     "llamagen": llamagen,
@@ -372,6 +382,20 @@ def test_the_other_rule_for_janus_goes_by_angle() -> None:
     assert not torch.equal(Tokenizer(by_distance, name="x").encode(image).flatten(), by_angle)
 
 
+def test_what_pixels_are_can_be_told() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        rival = diffusers_model(photo(96, 128).float() / 127.5 - 1)
+        told = vqgan.build(rival.checkpoint, pixels="unit")
+        latents = told.encoder(photo(64, 96).float() / 127.5 - 1)
+        expected = rival.latents(photo(64, 96).float() / 255)
+    assert (latents - expected.permute(0, 2, 3, 1)).abs().max() < 1e-4
+    with pytest.raises(UsageError, match="unit"):
+        vqgan.build(rival.checkpoint, pixels="bytes")
+    with pytest.raises(UsageError, match="product"):
+        vqgan.build(rival.checkpoint, compare="cosine")
+
+
 def changed(rival: Rival, name: str, value: Tensor | None) -> Checkpoint:
     tensors = dict(rival.tensors)
     if value is None:
@@ -438,3 +462,24 @@ def test_published_sizes_fit(kind: Any) -> None:
     if kind is hf_chameleon.ChameleonVQVAE:  # a projection for a decoder that it lacks
         theirs -= sum(p.numel() for p in published.post_quant_conv.parameters())
     assert ours == theirs
+
+
+def test_the_published_size_of_amused_fits() -> None:
+    with torch.device("meta"):
+        published = diffusers.VQModel(
+            down_block_types=("DownEncoderBlock2D",) * 5,
+            up_block_types=("UpDecoderBlock2D",) * 5,
+            block_out_channels=(128, 256, 256, 512, 768),
+            layers_per_block=2,
+            latent_channels=64,
+            num_vq_embeddings=8192,
+            mid_block_add_attention=False,
+            lookup_from_codebook=True,
+        )
+    tensors = {name: torch.ones(()).expand(v.shape) for name, v in published.state_dict().items()}
+    model = vqgan.build(Checkpoint(tensors, dict(published.config)))
+    assert model.quantizer.codebook_sizes == (8192,)
+    assert (model.encoder.downsample, model.encoder.dim) == (16, 64)
+    assert model.config["encoder"]["type"] == model.config["decoder"]["type"] == "unit"
+    ours = sum(p.numel() for p in [*model.encoder.parameters(), *model.decoder.parameters()])
+    assert ours == sum(p.numel() for p in published.parameters()) - 8192 * 64

@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the VQGAN family finds the nearest code (default: as the model's own code does)",
     )
     parser.add_argument(
+        "--pixels",
+        choices=("unit", "signed"),
+        help="what an image model's own code feeds it: unit 0..1, signed -1..1 (default: unit for "
+        "MaskGIT and aMUSEd, else signed)",
+    )
+    parser.add_argument(
         "--sample-rate",
         type=positive,
         metavar="HZ",
@@ -62,7 +68,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{out} is there already; {hint}")
     from vqtok.importers import load
 
-    given = {"compare": args.compare, "sample_rate": args.sample_rate}
+    given = {
+        "compare": args.compare,
+        "pixels": args.pixels,
+        "sample_rate": args.sample_rate,
+    }
     options = {key: value for key, value in given.items() if value is not None}
     name = args.name or out.resolve().name
     tokenizer = load(args.checkpoint, args.family, name=name, **options)

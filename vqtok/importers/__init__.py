@@ -41,8 +41,8 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "var": Family(var.recognises, var.build),
-    "maskgit": Family(maskgit.recognises, maskgit.build),
-    "vqgan": Family(vqgan.recognises, vqgan.build, ("compare",)),
+    "maskgit": Family(maskgit.recognises, maskgit.build, ("pixels",)),
+    "vqgan": Family(vqgan.recognises, vqgan.build, ("compare", "pixels")),
     "emu3": Family(emu3.recognises, emu3.build),
     "encodec": Family(encodec.recognises, encodec.build, ("sample_rate",)),
     "snac": Family(snac.recognises, snac.build),
@@ -86,6 +86,8 @@ def load(
         raise UsageError(f"family {family} has no choice of {', '.join(sorted(foreign))}")
     try:
         model = FAMILIES[family].build(checkpoint, **options)
+    except UsageError:
+        raise
     except DataError as error:
         raise DataError(f"{path}, as {family}: {error}") from error
     except _IMPOSSIBLE as error:

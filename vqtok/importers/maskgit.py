@@ -17,6 +17,7 @@ from vqtok.autoencoders import Autoencoder
 from vqtok.errors import DataError
 from vqtok.importers.averages import averaged
 from vqtok.importers.checkpoint import Checkpoint
+from vqtok.importers.pixels import with_pixels
 from vqtok.importers.weights import Weights, substitute
 from vqtok.nn import MAGVITDecoder, MAGVITEncoder, MaskGITDecoder, MaskGITEncoder
 from vqtok.quantizers import LFQ, VectorQuantizer
@@ -46,10 +47,16 @@ def recognises(checkpoint: Checkpoint) -> bool:
     ) or "decoder.adaptive.0.gamma.weight" in names
 
 
-def build(checkpoint: Checkpoint) -> Autoencoder:
+def build(checkpoint: Checkpoint, pixels: str | None = None) -> Autoencoder:
     """The model with its weights.
 
+    Args:
+        checkpoint: one that :func:`recognises` knows.
+        pixels: what the model's own code feeds it, ``"unit"`` for 0..1 or ``"signed"`` for -1..1;
+            default: 0..1 for MaskGIT, -1..1 for Open-MAGVIT2.
+
     Raises:
+        UsageError: ``pixels`` is none of these.
         DataError: a tensor is missing, unexpected or of the wrong shape.
     """
     weights = Weights(
@@ -85,7 +92,7 @@ def build(checkpoint: Checkpoint) -> Autoencoder:
         quantizer = VectorQuantizer(size, sizes["dim"])
         model = Autoencoder(MaskGITEncoder(**sizes), quantizer, MaskGITDecoder(**sizes))
     weights.load_into(model)
-    return model
+    return with_pixels(model, pixels or ("signed" if magvit else "unit"))
 
 
 def _by_channel(outputs: Tensor) -> Tensor:

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqtok.autoencoders import Autoencoder
-from vqtok.errors import DataError
+from vqtok.errors import DataError, UsageError
 from vqtok.importers.averages import averaged, has_averages
 from vqtok.importers.checkpoint import Checkpoint
+from vqtok.importers.pixels import with_pixels
 from vqtok.importers.weights import Weights, substitute, without_prefix
 from vqtok.nn import AbsentDecoder, Stack, VQGANDecoder, VQGANEncoder
 from vqtok.quantizers import IBQ, FixedQuantizer, Quantizer, VectorQuantizer
@@ -72,7 +73,9 @@ def recognises(checkpoint: Checkpoint) -> bool:
     )
 
 
-def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
+def build(
+    checkpoint: Checkpoint, compare: str | None = None, pixels: str | None = None
+) -> Autoencoder:
     """The model with its weights.
 
     Args:
@@ -82,11 +85,16 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
             running averages as those of IBQ (Shi et al., 2024, arXiv:2412.02692).
             (Janus in transformers goes by distance, but DeepSeek's original by angle: equal only
             where all rows have length 1.)
+        pixels: what the model's own code feeds it, ``"unit"`` for 0..1 or ``"signed"`` for -1..1;
+            default: 0..1 for aMUSEd, whose config says ``lookup_from_codebook``, else -1..1.
 
     Raises:
+        UsageError: ``compare`` or ``pixels`` is none of these.
         DataError: a tensor is missing, unexpected or of the wrong shape, or the model has a part
             that vqtok lacks.
     """
+    if compare not in (None, "distance", "angle", "product"):
+        raise UsageError(f"compare must be distance, angle or product, not {compare!r}")
     if compare is None and has_averages(checkpoint.tensors):
         compare = "product"
     tensors = averaged(without_prefix(checkpoint.tensors, _PREFIXES))
@@ -104,7 +112,8 @@ def build(checkpoint: Checkpoint, compare: str | None = None) -> Autoencoder:
     quantizer = _quantizer(weights, tensors, compare, encoder.dim)
     model = Autoencoder(encoder, quantizer, decoder)
     weights.load_into(model)
-    return model
+    unit = bool(checkpoint.config.get("lookup_from_codebook", False))
+    return with_pixels(model, pixels or ("unit" if unit else "signed"))
 
 
 def rename(name: str, reversed_stages: int) -> str | None:

@@ -26,6 +26,7 @@ from vqtok.nn.snac import SNACDecoder, SNACEncoder
 from vqtok.nn.spectral import SpectralDecoder, SpectralEncoder
 from vqtok.nn.tiled import TiledDecoder, TiledEncoder
 from vqtok.nn.transformer import TransformerDecoder, TransformerEncoder
+from vqtok.nn.unit import UnitDecoder, UnitEncoder
 from vqtok.nn.vqgan import VQGANDecoder, VQGANEncoder
 from vqtok.nn.waveform import WaveformDecoder, WaveformEncoder
 
@@ -70,6 +71,8 @@ __all__ = [
     "TiledEncoder",
     "TransformerDecoder",
     "TransformerEncoder",
+    "UnitDecoder",
+    "UnitEncoder",
     "VQGANDecoder",
     "VQGANEncoder",
     "WaveformDecoder",
@@ -86,6 +89,7 @@ ENCODERS: dict[str, type[Stack]] = {
     "maskgit": MaskGITEncoder,
     "magvit": MAGVITEncoder,
     "tiled": TiledEncoder,
+    "unit": UnitEncoder,
     "spectral": SpectralEncoder,
     "waveform": WaveformEncoder,
     "seanet": SEANetEncoder,
@@ -107,6 +111,7 @@ DECODERS: dict[str, type[Stack]] = {
     "maskgit": MaskGITDecoder,
     "magvit": MAGVITDecoder,
     "tiled": TiledDecoder,
+    "unit": UnitDecoder,
     "absent": AbsentDecoder,
     "spectral": SpectralDecoder,
     "waveform": WaveformDecoder,
