@@ -163,7 +163,9 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], rounds: int
 def memory(name: str, args: argparse.Namespace) -> dict[str, dict[str, int]]:
     """MB of two processes, each of one side alone; see :func:`work_alone`."""
     rival = make(name, args)
-    rival.fill()
+    for key, value in rival.model.state_dict().items():
+        if value.ndim == 2 and re.search("embed|codebook", key):
+            value.normal_()  # distinct rows, as in a trained codebook
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         torch.save(rival.model.state_dict(), f"{folder}/theirs.pt")

@@ -6,11 +6,13 @@ told the mean and the spread of the latents.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from vqtok.nn.maskgit import MaskGITDecoder, MaskGITEncoder
+from vqtok.nn.vqgan import through
 
 _EPSILON = 1e-6
 
@@ -36,9 +38,8 @@ class ToldNorm(nn.Module):
 
     def forward(self, x: Tensor, spread: Tensor, mean: Tensor) -> Tensor:
         normed = F.group_norm(x, self.groups, eps=_EPSILON)
-        scale, shift = self.scale(spread), self.shift(mean)
-        told: Tensor = normed * scale[..., None, None] + shift[..., None, None]
-        return told
+        scale, shift = self.scale(spread)[..., None, None], self.shift(mean)[..., None, None]
+        return torch.addcmul(shift, normed, scale)
 
 
 class MAGVITDecoder(MaskGITDecoder):
@@ -64,6 +65,7 @@ class MAGVITDecoder(MaskGITDecoder):
         mean = places.mean(1)
         hidden = self.middle(self.input(rearrange(latents, "b h w d -> b d h w")))
         for told, stage in zip(self.told, self.stages, strict=True):
-            hidden = stage(told(hidden, spread, mean))
-        images: Tensor = self.output(F.silu(self.norm(hidden)))
+            assert isinstance(stage, nn.Sequential)
+            hidden = through(told(hidden, spread, mean), stage)
+        images: Tensor = self.output(F.silu(self.norm(hidden), inplace=True))
         return images

@@ -7,14 +7,14 @@ place of strided convolutions. Both look at the whole image, for its normalisati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from vqtok.nn.conv import Stack
-from vqtok.nn.vqgan import Double, group_norm
+from vqtok.nn.vqgan import Double, group_norm, through
 
 
 class LeanBlock(nn.Module):
@@ -42,11 +42,11 @@ class LeanBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        residual: Tensor = self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        residual: Tensor = self.conv2(F.silu(self.norm2(hidden), inplace=True))
         if self.same:
-            return x + residual
-        return residual if self.shortcut is None else residual + self.shortcut(x)
+            return residual.add_(x)
+        return residual if self.shortcut is None else residual.add_(self.shortcut(x))
 
 
 class LeanStack(Stack):
@@ -123,8 +123,8 @@ class MaskGITEncoder(LeanStack):
 
     def forward(self, images: Tensor) -> Tensor:
         """float [B, C, H, W], -1..1, H and W multiples of ``downsample`` -> [B, h, w, D]."""
-        hidden = self.middle(self.stages(self.input(images)))
-        latents: Tensor = self.output(F.silu(self.norm(hidden)))
+        hidden = self.norm(through(self.input(images), chain(*self.stages, self.middle)))
+        latents: Tensor = self.output(F.silu(hidden, inplace=True))
         return rearrange(latents, "b d h w -> b h w d")
 
 
@@ -152,6 +152,7 @@ class MaskGITDecoder(LeanStack):
 
     def forward(self, latents: Tensor) -> Tensor:
         """[B, h, w, D] -> float [B, C, H, W], H = h * ``downsample``."""
-        hidden = self.middle(self.input(rearrange(latents, "b h w d -> b d h w")))
-        images: Tensor = self.output(F.silu(self.norm(self.stages(hidden))))
+        hidden = self.input(rearrange(latents, "b h w d -> b d h w"))
+        hidden = self.norm(through(hidden, chain(self.middle, *self.stages)))
+        images: Tensor = self.output(F.silu(hidden, inplace=True))
         return images

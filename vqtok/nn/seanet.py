@@ -50,7 +50,13 @@ class Layout:
             raise ValueError("channels, strides and dim must be positive")
 
     def conv(
-        self, channels_in: int, channels_out: int, kernel: int, *, stride: int = 1
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        activated: bool = False,
     ) -> PaddedConv:
         """A convolution of this layout."""
         return PaddedConv(
@@ -59,6 +65,7 @@ class Layout:
             causal=self.causal,
             padding=self.padding,
             normed=self.normed,
+            activated=activated,
         )
 
     def encoder(self) -> nn.Sequential:
@@ -68,12 +75,12 @@ class Layout:
         for stride in self.strides:
             layers += [
                 Bottlenecked(width, self),
-                nn.ELU(),
-                self.conv(width, 2 * width, 2 * stride, stride=stride),
+                nn.Identity(),  # the activation's place in the names, which the next layer makes
+                self.conv(width, 2 * width, 2 * stride, stride=stride, activated=True),
             ]
             width *= 2
         layers += self._recurrent(width)
-        layers += [nn.ELU(), self.conv(width, self.dim, self.last_kernel)]
+        layers += [nn.Identity(), self.conv(width, self.dim, self.last_kernel, activated=True)]
         return nn.Sequential(*layers)
 
     def decoder(self) -> nn.Sequential:
@@ -82,12 +89,12 @@ class Layout:
         layers: list[nn.Module] = [self.conv(self.dim, width, 7), *self._recurrent(width)]
         for stride in reversed(self.strides):
             layers += [
-                nn.ELU(),
+                nn.ELU(inplace=True),
                 TrimmedUp(width, width // 2, stride, causal=self.causal, normed=self.normed),
                 Bottlenecked(width // 2, self),
             ]
             width //= 2
-        layers += [nn.ELU(), self.conv(width, self.inputs, self.last_kernel)]
+        layers += [nn.Identity(), self.conv(width, self.inputs, self.last_kernel, activated=True)]
         return nn.Sequential(*layers)
 
     def _recurrent(self, width: int) -> list[nn.Module]:
@@ -103,6 +110,7 @@ class PaddedConv(nn.Module):
         padding: ``"reflect"``, ``"constant"`` (zeros) or ``"replicate"``.
         normed: whether a normalisation follows.
         bias: whether there is one.
+        activated: whether ELU comes first. (After the padding, which it does not change: in place.)
     """
 
     def __init__(
@@ -116,8 +124,10 @@ class PaddedConv(nn.Module):
         padding: str = "reflect",
         normed: bool = False,
         bias: bool = True,
+        activated: bool = False,
     ) -> None:
         super().__init__()
+        self.activated = activated
         self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, bias=bias)
         self.norm = nn.GroupNorm(1, channels_out) if normed else nn.Identity()
         self.stride = stride
@@ -132,8 +142,11 @@ class PaddedConv(nn.Module):
         short = max(max(left, right) - x.shape[-1] + 1, 0) if self.mode == "reflect" else 0
         if short:
             x = F.pad(x, (0, short))
-        if left or right:
-            x = F.pad(x, (left, right), mode=self.mode)
+        padded = F.pad(x, (left, right), mode=self.mode) if left or right else x
+        if self.activated:
+            x = F.elu(padded, inplace=padded is not x)
+        else:
+            x = padded
         y: Tensor = self.norm(self.conv(x[..., : x.shape[-1] - short]))
         return y
 
@@ -180,16 +193,16 @@ class Bottlenecked(nn.Module):
     def __init__(self, channels: int, layout: Layout) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.ELU(),
-            layout.conv(channels, channels // 2, 3),
-            nn.ELU(),
+            nn.Identity(),
+            layout.conv(channels, channels // 2, 3, activated=True),
+            nn.ELU(inplace=True),
             layout.conv(channels // 2, channels, 1),
         )
         self.shortcut = layout.conv(channels, channels, 1) if layout.shortcut else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        summed: Tensor = self.shortcut(x) + self.block(x)
-        return summed
+        summed: Tensor = self.block(x)
+        return summed.add_(self.shortcut(x))
 
 
 class Recurrent(nn.Module):

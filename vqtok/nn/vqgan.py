@@ -8,9 +8,9 @@ over it), so an image is coded in one piece and memory grows with it; for models
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -35,10 +35,9 @@ class NormedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        summed: Tensor = self.shortcut(x) + hidden
-        return summed
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        summed: Tensor = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        return summed.add_(self.shortcut(x))
 
 
 class GridAttention(nn.Module):
@@ -92,13 +91,27 @@ class Stage(nn.Module):
         )
         self.resample = resample or nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def layers(self) -> Iterator[nn.Module]:
+        """In the order in which they run."""
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            yield block
             if len(self.attention):
-                x = self.attention[index](x)
-        resampled: Tensor = self.resample(x)
-        return resampled
+                yield self.attention[index]
+        yield self.resample
+
+
+def layers_of(stages: nn.Sequential) -> Iterator[nn.Module]:
+    """Those of all stages."""
+    for stage in stages:
+        assert isinstance(stage, Stage)
+        yield from stage.layers()
+
+
+def through(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
+    """What layers make of x one after the other, none of which is kept longer than it is needed."""
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class Halve(nn.Conv2d):
@@ -238,8 +251,9 @@ class VQGANEncoder(VQGANStack):
 
     def forward(self, images: Tensor) -> Tensor:
         """float [B, C, H, W], -1..1, H and W multiples of ``downsample`` -> [B, h, w, D]."""
-        hidden = self.middle(self.stages(self.input(images)))
-        latents: Tensor = self.projection(self.output(F.silu(self.norm(hidden))))
+        layers = chain(layers_of(self.stages), self.middle)
+        hidden = self.norm(through(self.input(images), layers))
+        latents: Tensor = self.projection(self.output(F.silu(hidden, inplace=True)))
         return rearrange(latents, "b d h w -> b h w d")
 
 
@@ -271,9 +285,10 @@ class VQGANDecoder(VQGANStack):
 
     def forward(self, latents: Tensor) -> Tensor:
         """[B, h, w, D] -> float [B, C, H, W], H = h * ``downsample``."""
-        hidden = self.input(self.projection(rearrange(latents, "b h w d -> b d h w")))
-        hidden = self.stages(self.middle(hidden))
-        images: Tensor = self.output(F.silu(self.norm(hidden)))
+        layers = chain(self.middle, layers_of(self.stages))
+        hidden = self.projection(rearrange(latents, "b h w d -> b d h w"))
+        hidden = self.norm(through(self.input(hidden), layers))
+        images: Tensor = self.output(F.silu(hidden, inplace=True))
         return images
 
 
