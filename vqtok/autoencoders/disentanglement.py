@@ -1,7 +1,7 @@
 """Do latents separate the factors that made the data? Two scores, for data whose factors are known.
 
-MIG: Chen et al. 2018, arXiv:1802.04942. DCI: Eastwood & Williams 2018 (with random forests, which
-need scikit-learn, extra ``sklearn``).
+MIG: Chen et al. 2018, arXiv:1802.04942, of latents as they are given (means or draws). DCI:
+Eastwood & Williams 2018 (with random forests, which need scikit-learn, extra ``sklearn``).
 """
 
 from __future__ import annotations
@@ -48,14 +48,21 @@ def mutual_information_gap(latents: Array, factors: Array, bins: int = 20) -> fl
     return float(np.mean(gaps))
 
 
-def dci(latents: Array, factors: Array, *, seed: int = 0, trees: int = 20) -> DCI:
+def dci(
+    latents: Array, factors: Array, *, seed: int = 0, trees: int = 20, smallest_leaf: float = 0.04
+) -> DCI:
     """Importances of latents for predicting factors.
+
+    Trees that grow until they know their samples by heart split on noise, which makes all latents
+    look important: a perfect code with some noise scores 0.2 of 1. So their leaves are large.
 
     Args:
         latents: float [N, D].
         factors: int [N, F]; half of the samples train the predictors, half test them.
         seed: of the predictors.
         trees: in each forest.
+        smallest_leaf: share of the training samples that each leaf holds at least. A factor of
+            more values than fit into such leaves is not predicted in full.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -64,7 +71,9 @@ def dci(latents: Array, factors: Array, *, seed: int = 0, trees: int = 20) -> DC
     right = []
     for number, factor in enumerate(factors.T):
         # All latents at each split: otherwise useless ones get their turn, and importance.
-        forest = RandomForestClassifier(trees, max_depth=12, max_features=None, random_state=seed)
+        forest = RandomForestClassifier(
+            trees, min_samples_leaf=smallest_leaf, max_features=None, random_state=seed
+        )
         forest.fit(latents[:half], factor[:half])
         importance[:, number] = forest.feature_importances_
         right.append(forest.score(latents[half:], factor[half:]))

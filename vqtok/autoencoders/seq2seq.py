@@ -13,6 +13,8 @@ from vqtok.autoencoders.schedule import Schedule
 from vqtok.nn import build_decoder, build_encoder
 from vqtok.quantizers import FSQ, ProjectedQuantizer, Quantizer, VectorQuantizer
 
+_DECODERS = ("rnn", "transformer", "parallel", "conv1d")
+
 # What the latents go through: dimensions of a latent to (bottleneck, weights of its losses per
 # dimension of a sample's latents).
 _SQUEEZES: dict[str, Callable[[int], tuple[Bottleneck | Quantizer, dict[str, float]]]] = {
@@ -120,6 +122,8 @@ def _compose(
             f"sequences are [T, C], or [T] of symbols (then say how many); not {list(shape)} "
             f"and symbols={symbols}"
         )
+    if decoder not in _DECODERS:
+        raise ValueError(f"decoder must be one of {list(_DECODERS)}, not {decoder!r}")
     if bottleneck not in _SQUEEZES:
         raise ValueError(f"bottleneck must be one of {list(_SQUEEZES)}, not {bottleneck!r}")
     if symbols is not None and (options.noise or options.likelihood or options.scaling):
