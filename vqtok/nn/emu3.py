@@ -95,10 +95,10 @@ class ToldBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, latents: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x, latents)))
-        hidden = self.conv2(F.silu(self.norm2(hidden, latents)))
-        summed: Tensor = self.shortcut(x) + hidden
-        return summed
+        hidden = self.conv1(F.silu(self.norm1(x, latents), inplace=True))
+        hidden = self.norm2(hidden, latents)
+        summed: Tensor = self.conv2(F.silu(hidden, inplace=True))
+        return summed.add_(self.shortcut(x))
 
 
 class ToldAttention(GridAttention):

@@ -43,7 +43,8 @@ class LeanBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
-        residual: Tensor = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = self.norm2(hidden)
+        residual: Tensor = self.conv2(F.silu(hidden, inplace=True))
         if self.same:
             return residual.add_(x)
         return residual if self.shortcut is None else residual.add_(self.shortcut(x))

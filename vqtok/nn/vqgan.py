@@ -36,7 +36,8 @@ class NormedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
-        summed: Tensor = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = self.norm2(hidden)
+        summed: Tensor = self.conv2(F.silu(hidden, inplace=True))
         return summed.add_(self.shortcut(x))
 
 
