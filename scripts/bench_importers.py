@@ -176,7 +176,7 @@ def memory(name: str, args: argparse.Namespace) -> dict[str, dict[str, int]]:
         command = [sys.executable, __file__, "--threads", str(args.threads)]
         command += ["--side", str(args.side), "--seconds", str(args.seconds)]
         command += ["--small"] if args.small else []
-        # glibc then gives back what is freed at once: measured is what is needed, not what it keeps.
+        # glibc then gives back at once what is freed: measured is the need, not what it keeps.
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
         for side in ("ours", "theirs"):
             run = [*command, "--alone", name, side, folder]

@@ -15,19 +15,10 @@ from vqtok.quantizers import (
     SimVQ,
     VectorQuantizer,
 )
-from vqtok.quantizers.products import largest_product
 
 
 def gradients(outputs, inputs):
     return torch.autograd.grad(outputs, inputs, retain_graph=True)
-
-
-def test_largest_product_is_the_argmax():
-    torch.manual_seed(0)
-    rows, table, bias = torch.randn(2000, 5), torch.randn(300, 5), torch.randn(300)
-    products = rows.double() @ table.double().T
-    assert torch.equal(largest_product(rows, table), products.argmax(1))
-    assert torch.equal(largest_product(rows, table, bias), (products + bias.double()).argmax(1))
 
 
 def test_simvq_looks_up_in_the_transformed_vectors():

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok import ops
 from vqtok.quantizers.base import Quantized, zero_masked
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.products import largest_product
 from vqtok.quantizers.usage import Usage
 
 
@@ -69,7 +69,7 @@ class GumbelQuantizer(CodebookQuantizer):
             losses["kl"] = self._divergence(logits, valid)
         else:
             bias = self.scores.bias.detach()
-            codes = largest_product(rows.detach(), self.scores.weight.detach(), bias)
+            codes = ops.largest_product(rows.detach(), self.scores.weight.detach(), bias)
             chosen = F.embedding(codes, self.embeddings)
             quantized = straight_through(rows, chosen)
         return Quantized(quantized, codes, losses, self.usage(codes, valid))

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok import ops
 from vqtok.quantizers.base import Quantized, masked_mean_square
 from vqtok.quantizers.codebook import CodebookQuantizer
 from vqtok.quantizers.gradients import straight_through
-from vqtok.quantizers.products import largest_product
 from vqtok.quantizers.soft_codes import softmax_code_losses
 from vqtok.quantizers.usage import Usage
 
@@ -63,7 +63,7 @@ class IBQ(CodebookQuantizer):
         table = self.table()
         if self.cosine:
             rows = F.normalize(rows, dim=-1)
-        codes = largest_product(rows.detach(), table.detach(), check=not self.training)
+        codes = ops.largest_product(rows.detach(), table.detach(), check=not self.training)
         chosen = F.embedding(codes, table)
         losses = {
             "commitment": masked_mean_square(rows, chosen.detach(), valid),
