@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from evaluate_audio import evaluate
+from train_priors import HEADING as PRIOR
 
 from vqtok.autoencoders import build_autoencoder, preset_config
 from vqtok.autoencoders.presets import residual_spectral
@@ -124,11 +125,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def write_card(found: str) -> None:
-    """Replace that section of the card."""
-    before, _, rest = CARD.read_text(encoding="utf-8").partition(HEADING)
-    after = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
-    section = f"{HEADING}\n{INTRODUCTION}\n{found}\n\n"
-    CARD.write_text(f"{before}{section}{after}", encoding="utf-8")
+    """Replace that section of the card; a new one comes before that of the prior, which is last."""
+    before, there, rest = CARD.read_text(encoding="utf-8").partition(HEADING)
+    if there:
+        after = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
+    else:
+        before, prior, rest = before.partition(PRIOR)
+        after = prior + rest
+    section = f"{HEADING}\n{INTRODUCTION}\n{found}\n"
+    parts = [part.strip("\n") + "\n" for part in (before, section, after) if part]
+    CARD.write_text("\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
