@@ -4,7 +4,8 @@ Copies the weights and the config to ``vqtok/pretrained/NAME`` (the version befo
 ``bundled.py``) and writes the model card beside them: what it is, its figures on a folder of
 evaluation photos (measured here and now), how quality grew with training, what it was trained on
 under which licences, and how. If ``ablate_photo.py`` left its table in the run's folder, that too.
-Of several runs, each went on from the one before it, and the last is bundled.
+Of several runs, each went on from the one before it (or is it, with its codebook fitted anew), and
+the last is bundled.
 
     python scripts/bundle_photo.py photo-lm CORPUS KODAK work/photo-lm work/photo-lm-2
 """
@@ -152,15 +153,15 @@ def held_out(tokenizer: ImageTokenizer, corpus: Path, photos: Path) -> dict[str,
     return {"held": len(others), "held_codes": codes_seen, "usage": usage}
 
 
-def settings_of(run: Path) -> dict[str, Any]:
-    """The training settings of a run."""
-    found: dict[str, Any] = Tokenizer.from_pretrained(run).training["train"]
-    return found
-
-
 def phase(run: Path) -> str:
     """A line on what a run did."""
-    settings, config = settings_of(run), Tokenizer.from_pretrained(run).config
+    tokenizer = Tokenizer.from_pretrained(run)
+    if fitted := tokenizer.training.get("refit"):
+        return (
+            f"- The codebook fitted anew, by {fitted['iterations']} iterations on "
+            f"{fitted['latents']:,} latents\n  (`scripts/refit_codebook.py`)."
+        )
+    settings, config = tokenizer.training["train"], tokenizer.config
     edges = config.get("likelihood", {}).get("edges", 0)
     objective = "squared error" + (
         f" and the error of steps with weight {edges:g}" if edges else ""
@@ -176,7 +177,9 @@ def history(runs: list[Path]) -> list[str]:
     """Table rows from the runs' logs: every checkpoint that was scored, in order."""
     found, steps, megapixels, seconds = [], 0, 0.0, 0.0
     for run in runs:
-        settings = settings_of(run)
+        if not (run / "metrics.jsonl").exists():  # a codebook fitted anew
+            continue
+        settings: dict[str, Any] = Tokenizer.from_pretrained(run).training["train"]
         batch = settings["batch_size"]
         per_step = batch * settings["crop"] ** 2 / 1e6
         text = (run / "metrics.jsonl").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@
 # KODAK: evaluation photos, which are never trained on. WORK (default: work): where the training
 # photos are collected (see get_corpus.py) and where the run goes. The version that was bundled
 # before moves to NAME@N. Whatever stops it, the same command goes on from the last checkpoint.
-# STEPS and PRIOR_STEPS shorten it, to try it out.
+# STEPS, LATENTS and PRIOR_STEPS shorten it, to try it out.
 set -euo pipefail
 name=${1:?see the head of this file}
 shift
@@ -19,7 +19,7 @@ case $name in
 photo) recipe="--steps ${STEPS:-10000} --batch-size 8 --crop 192 --learning-rate 1.5e-3" ;;
 photo-lm) recipe="--steps ${STEPS:-3600} --batch-size 8 --crop 256 --learning-rate 1.5e-3 --save-every 300"
     # Then the blocks go: the steps between pixels count, too.
-    further="--set edges=0.2 --steps ${STEPS:-1100} --batch-size 8 --crop 256 --learning-rate 1e-3 --save-every 300" ;;
+    further="--set edges=0.2 --steps ${STEPS:-5000} --batch-size 8 --crop 256 --learning-rate 1e-3 --save-every 300" ;;
 audio) exec "$scripts/train_audio.sh" "$@" ;;
 *) echo "no recipe for '$name': photo, photo-lm or audio" >&2 && exit 2 ;;
 esac
@@ -35,7 +35,10 @@ if [[ ${further:-} ]]; then
     # shellcheck disable=SC2086
     python -m vqtok train "$name" --data "$work/photos.txt" --validation "$kodak" --init "$work/$name" \
         --out "$work/$name-2" --name "$name" --seed 1 --threads 1 $further
-    runs+=("$work/$name-2")
+    # And its codebook is fitted to far more latents than a batch has.
+    python "$scripts/refit_codebook.py" "$work/$name-2" "$work/photos.txt" "$work/$name-3" \
+        --latents "${LATENTS:-1600000}"
+    runs+=("$work/$name-2" "$work/$name-3")
 fi
 python "$scripts/bundle_photo.py" "$name" "$work/corpus" "$kodak" "${runs[@]}"
 # Twice: the second knows codes that were chosen by the first's bits, too.

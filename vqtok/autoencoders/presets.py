@@ -30,7 +30,7 @@ def photo_lm(*, edges: float = 0.0) -> Autoencoder:
         raise ValueError(f"edges must be a weight of at least 0, not {edges!r}")
     dim = 32
     # A batch has far fewer latents than there are codes, so the means run over many steps.
-    quantizer = VectorQuantizer(16_384, dim, decay=0.998, revive_below=0.25)
+    quantizer = VectorQuantizer(16_384, dim, decay=0.998, revive_below=0.08)
     return Autoencoder(
         ConvEncoder((64, 96, 160), (0, 1, 2), dim=dim),
         quantizer,
