@@ -290,11 +290,12 @@ def chameleon(small: bool, side: int) -> Rival:
 
 
 def emu3(small: bool, side: int) -> Rival:
+    """Of half the side: the package computes four frames of video for an image."""
     from transformers import Emu3VQVAE, Emu3VQVAEConfig
 
     sizes: dict[str, Any] = {"base_channels": 32, "hidden_size": 128, "codebook_size": 256}
     model = Emu3VQVAE(Emu3VQVAEConfig(**(sizes if small else {}))).eval()
-    x = photo(side)
+    x = photo(side // 2)
 
     def latents(x: Tensor) -> Tensor:
         frames = model.encoder(x[:, None].repeat(1, 4, 1, 1, 1))
