@@ -45,9 +45,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = Tokenizer.from_pretrained(args.run)
-    assert isinstance(tokenizer, ImageTokenizer)
     quantizer = tokenizer.autoencoder.quantizer
-    assert isinstance(quantizer, VectorQuantizer)
+    if not isinstance(tokenizer, ImageTokenizer) or not isinstance(quantizer, VectorQuantizer):
+        parser.error(f"{args.run} is no tokenizer of photos with a single codebook")
     options = {"size": args.crop, "batch_size": 8}
     sources = list_sources(args.photos)
     latents = latents_of(tokenizer, PhotoCrops(sources, seed=args.seed, **options), args.latents)
@@ -61,7 +61,8 @@ def main() -> None:
     for label, codebook in (("before", before), ("after", quantizer.embeddings)):
         for name, vectors in (("fitted", latents), ("other crops", judges)):
             print(f"{label}, {name}: {described(vectors, codebook)}")
-    settings = {key: value for key, value in vars(args).items() if key not in ("run", "out")}
+    kept = ("latents", "iterations", "share", "crop", "seed")
+    settings = {key: getattr(args, key) for key in kept}
     again = Tokenizer(
         tokenizer.autoencoder,
         name=tokenizer.name,
@@ -90,16 +91,15 @@ def refit(
         codes = ops.nearest(latents, codebook)
         counts, sums = ops.ema_update(latents, codes, len(codebook))
         means = sums / counts.clamp_min(1)[:, None]
+        moved = torch.where(counts[:, None] > 0, means, codebook)
         if iteration < iterations - STEADY:
             few = (counts < share * counts.float().mean()).nonzero()[:, 0]
             most = counts.topk(len(few)).indices
             spread = (latents - codebook[codes]).square().mean().sqrt()
-            step = 0.3 * spread * torch.randn(means[few].shape, generator=generator)
-            means[few] = means[most] + step
-            means[most] -= step
-        codebook = torch.where(counts[:, None] > 0, means, codebook)
-        if iteration < iterations - STEADY:
-            codebook[few] = means[few]
+            step = 0.3 * spread * torch.randn(moved[few].shape, generator=generator)
+            moved[few] = moved[most] + step
+            moved[most] -= step
+        codebook = moved
     counts, _ = ops.ema_update(latents, ops.nearest(latents, codebook), len(codebook))
     return codebook, counts
 
