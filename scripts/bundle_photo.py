@@ -3,7 +3,7 @@
 Copies the weights and the config to ``vqtok/pretrained/NAME`` (the version before it moves, see
 ``bundled.py``) and writes the model card beside them: what it is, its figures on a folder of
 evaluation photos (measured here and now), how quality grew with training, what it was trained on
-under which licences, and how. If ``ablate_photo.py`` left its table in the run's folder, that too.
+under which licences, and how. If ``ablate_photo.py`` left its table in a run's folder, that too.
 Of several runs, each went on from the one before it (or is it, with its codebook fitted anew), and
 the last is bundled.
 
@@ -73,6 +73,7 @@ sample photos and those smaller than a crop.
 |---|---|---|
 {sources}
 """
+ABLATIONS = "## What each choice brings\n"
 ONE_CODEBOOK = """\
 A tokenizer for photos that language models are to make or read: downsample {downsample}, one
 codebook of {size:,} embeddings of dimension {dim}. One code stands for {downsample} x {downsample}
@@ -98,7 +99,7 @@ def main() -> None:
         f"| {rate['psnr_db']:.2f} | {rate['usage']:.1%} |"
         for rate in result["rates"]
     ]
-    ablations = run / "ablations.md"
+    ablations = [each / "ablations.md" for each in runs if (each / "ablations.md").exists()]
     card = CARD.format(
         images=result["images"],
         rates="\n".join(rates),
@@ -107,7 +108,7 @@ def main() -> None:
         megabytes=(target / "model.safetensors").stat().st_size / 1e6,
         phases="\n".join(phase(each) for each in runs),
         history="\n".join(history(runs)),
-        ablations=f"\n{ablations.read_text(encoding='utf-8')}" if ablations.exists() else "",
+        ablations="".join(f"\n{each.read_text(encoding='utf-8')}" for each in ablations),
         sources="\n".join(source_lines(corpus, tokenizer)),
         **held_out(tokenizer, corpus, photos),
         **facts(name, tokenizer),

@@ -5,7 +5,9 @@ For each rate, means over the sounds of:
 - kbps fixed: of the codes, each as wide as its codebook needs (``--pack bits``);
 - kbps: of the codes in token files packed with ``--pack entropy``, all their bytes; for the others
   of the packets, without any container;
-- mel and spectrum: the distances of ``vqtok.nn.sound_losses.SoundLoss`` (lower is better);
+- mel and spectrum: the distances of ``vqtok.nn.sound_losses.SoundLoss``, the second of complex
+  spectra, so phases count; STFT: of magnitudes alone, as papers report it
+  (``vqtok.bench.metrics.sound.stft_distance``); lower is better;
 - PESQ-wb and STOI, for speech (``--speech``), at 16 kHz; SI-SDR in dB.
 
 All is measured on one channel at the tokenizer's sample rate. Delays of the others are found by
@@ -32,6 +34,7 @@ import numpy as np
 import torch
 from audio_baselines import Wave, baseline, baselines
 
+from vqtok.bench.metrics.sound import stft_distance
 from vqtok.media import list_sources
 from vqtok.media.audio import read_audio
 from vqtok.media.resampling import resample
@@ -50,21 +53,23 @@ class Scores:
         self.values: dict[str, list[float]] = defaultdict(list)
 
     def add(self, output: Wave, target: Wave, kbps: float | None = None) -> None:
+        heard, said = torch.from_numpy(output)[None], torch.from_numpy(target)[None]
         with torch.no_grad():
-            terms = self.loss.terms(torch.from_numpy(output)[None], torch.from_numpy(target)[None])
+            terms = self.loss.terms(heard, said)
         if kbps is not None:
             self.values["kbps"].append(kbps)
         self.values["mel"].append(float(terms["mel"]))
+        self.values["stft"].append(float(stft_distance(heard, said)))
         self.values["spectrum"].append(float(terms["spectrum"]))
         self.values["si_sdr_db"].append(si_sdr(output, target))
         if self.speech:
             from pesq import NoUtterancesError, pesq
             from pystoi import stoi
 
-            heard, said = (resample(w[None], self.rate, 16_000)[0] for w in (output, target))
-            self.values["stoi"].append(float(stoi(said, heard, 16_000)))
+            narrow, clean = (resample(w[None], self.rate, 16_000)[0] for w in (output, target))
+            self.values["stoi"].append(float(stoi(clean, narrow, 16_000)))
             try:
-                self.values["pesq_wb"].append(float(pesq(16_000, said, heard, "wb")))
+                self.values["pesq_wb"].append(float(pesq(16_000, clean, narrow, "wb")))
             except NoUtterancesError:
                 self.values["pesq_wb"].append(1.0)
 
@@ -173,6 +178,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "kbps_fixed": ("kbps fixed", "{:.2f}".format),
         "kbps": ("kbps", "{:.2f}".format),
         "mel": ("mel", "{:.3f}".format),
+        "stft": ("STFT", "{:.2f}".format),
         "spectrum": ("spectrum", "{:.4f}".format),
         "pesq_wb": ("PESQ-wb", "{:.2f}".format),
         "stoi": ("STOI", "{:.3f}".format),

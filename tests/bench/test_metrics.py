@@ -18,7 +18,7 @@ from vqtok.bench.metrics.error import PSNR, LumaPSNR
 from vqtok.bench.metrics.features import ALEXNET, LINEAR, LPIPS, EffnetDistance
 from vqtok.bench.metrics.frechet import INCEPTION, Inception, frechet_distance
 from vqtok.bench.metrics.hearing import PESQ, STOI, ViSQOL
-from vqtok.bench.metrics.sound import SISDR, MelDistance, SpectrumDistance
+from vqtok.bench.metrics.sound import SISDR, MelDistance, SpectrumDistance, STFTDistance
 from vqtok.bench.metrics.ssimulacra import SSIMULACRA2
 from vqtok.bench.metrics.structure import SSIM, MultiScaleSSIM
 from vqtok.errors import DataError, UsageError
@@ -224,13 +224,44 @@ def test_frechet_distance() -> None:
     assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
 
 
-def test_mel_and_stft_are_the_terms_of_sound_loss() -> None:
+def test_mel_and_spectrum_are_the_terms_of_sound_loss() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(0, 0.1, (2, 9000, 2)).astype(np.float32)
     terms = SoundLoss(24_000).terms(torch.from_numpy(second.T), torch.from_numpy(first.T))
     assert MelDistance()(first, second, 24_000) == pytest.approx(float(terms["mel"]))
     assert SpectrumDistance()(first, second, 24_000) == pytest.approx(float(terms["spectrum"]))
     assert MelDistance()(first[:3], first[:3], 8_000) == 0
+
+
+def test_stft_is_that_of_auraloss(speech) -> None:
+    """Weighed as DAC weighs it: log10 of squares are 2 / ln 10 natural logarithms."""
+    from auraloss.freq import STFTLoss
+
+    weights = {"w_sc": 0.0, "w_log_mag": 2 / math.log(10), "w_lin_mag": 1.0, "eps": 1e-10}
+    rng = np.random.default_rng(0)
+    silence, noise = np.zeros((5000, 2)), rng.normal(0, 0.3, (5000, 2))
+    for original, decoded in (speech, (silence, noise), (noise, silence)):
+        first, second = (
+            torch.from_numpy(x.T.astype(np.float64))[:, None] for x in (decoded, original)
+        )
+        expected = 0.0
+        for length in (2048, 512):
+            loss = STFTLoss(length, length // 4, length, **weights)
+            loss.window = loss.window.double()
+            expected += float(loss(first, second))
+        assert STFTDistance()(original, decoded, 16_000) == pytest.approx(expected, rel=1e-6)
+
+
+def test_stft_knows_levels_and_no_phase() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (4000, 1)).astype(np.float32)
+    metric = STFTDistance()
+    assert metric(noise, noise) == metric(noise, -noise) == metric(noise[:30], noise[:30]) == 0
+    # 20 dB are 2 for each window; the rest is a tenth of the mean magnitudes, which for noise of
+    # power p and a window w are sqrt(p sum(w^2) pi / 4), and sum(w^2) is 3/8 of its length.
+    linear = sum(0.1 * (length * 3 / 8 * math.pi / 4) ** 0.5 for length in (2048, 512))
+    assert metric(noise, 10 * noise) == pytest.approx(4 + 9 * linear, rel=0.02)
+    with pytest.raises(ValueError, match=r"\(1, 30\)"):
+        metric(noise, noise[:30])
 
 
 def test_si_sdr() -> None:

@@ -57,7 +57,7 @@ def test_the_figures_of_perfect_and_of_silent_sounds(tokenizer, sounds) -> None:
     wave = next(evaluate_audio.sounds(str(sounds), RATE, None))
     scores.add(wave, wave, 3.0)
     means = scores.means()
-    assert means["mel"] == means["spectrum"] == 0
+    assert means["mel"] == means["stft"] == means["spectrum"] == 0
     assert means["si_sdr_db"] > 100
     assert means["kbps"] == 3.0
     assert "kbps" not in evaluate_audio.Scores(RATE, speech=False).means()

@@ -44,7 +44,8 @@ the exit code 1. All but times and memory is the same on every run.
 
 Metrics of images: psnr, psnr_y, ssim, ms_ssim, ssimulacra2, effnet_dist; with weights of their own
 lpips (alexnet-owt-7be5be79.pth of torchvision and alex.pth of the package lpips) and rfid
-(inception-2015-12-05.pt, TorchScript). Of sounds: mel, stft, si_sdr, pesq, stoi, visqol.
+(inception-2015-12-05.pt, TorchScript). Of sounds: mel, stft, spectrum, si_sdr, pesq, stoi,
+visqol.
 """
 
 

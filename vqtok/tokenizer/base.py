@@ -154,9 +154,7 @@ class Tokenizer:
         """Where the model is."""
         return next(self.autoencoder.parameters()).device
 
-    def to(
-        self, device: str | torch.device | None = None, *, precision: str | None = None
-    ) -> Self:
+    def to(self, device: str | torch.device | None = None, *, precision: str | None = None) -> Self:
         """Move the model, or choose what its network runs in; returns self.
 
         Args:

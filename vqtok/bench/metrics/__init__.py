@@ -9,7 +9,7 @@ from vqtok.bench.metrics.base import Metric
 from vqtok.bench.metrics.error import PSNR, LumaPSNR
 from vqtok.bench.metrics.features import LPIPS, EffnetDistance
 from vqtok.bench.metrics.hearing import PESQ, STOI, ViSQOL
-from vqtok.bench.metrics.sound import SISDR, MelDistance, SpectrumDistance
+from vqtok.bench.metrics.sound import SISDR, MelDistance, SpectrumDistance, STFTDistance
 from vqtok.bench.metrics.ssimulacra import SSIMULACRA2
 from vqtok.bench.metrics.structure import SSIM, MultiScaleSSIM
 from vqtok.bench.optional import missing
@@ -25,7 +25,8 @@ IMAGE_METRICS: dict[str, type[Metric]] = {
 }
 AUDIO_METRICS: dict[str, type[Metric]] = {
     "mel": MelDistance,
-    "stft": SpectrumDistance,
+    "stft": STFTDistance,
+    "spectrum": SpectrumDistance,
     "si_sdr": SISDR,
     "pesq": PESQ,
     "stoi": STOI,
@@ -35,7 +36,7 @@ METRICS = {"image": IMAGE_METRICS, "audio": AUDIO_METRICS}
 WITH_WEIGHTS = ("lpips", "rfid")
 """Those of images that come without weights. rfid is of all images together."""
 
-QUICK = {"image": ("psnr", "psnr_y", "ms_ssim"), "audio": ("mel", "stft", "si_sdr")}
+QUICK = {"image": ("psnr", "psnr_y", "ms_ssim"), "audio": ("mel", "stft", "spectrum", "si_sdr")}
 """Those that take next to no time."""
 
 
