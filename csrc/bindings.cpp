@@ -226,25 +226,25 @@ std::unique_ptr<Prior> make_prior(const std::vector<EmbeddingAddress>& embedding
 }
 
 py::list prior_encode_cpu(const Prior& prior, uintptr_t planes, int64_t count, int64_t rows,
-                          int64_t columns, int threads, const std::string& isa) {
+                          int64_t columns, bool mixed, int threads, const std::string& isa) {
   std::vector<std::vector<uint8_t>> streams;
   {
     py::gil_scoped_release release;
     const PriorKernel& kernel = *choose_isa(isa.c_str()).prior;
     streams = encode_planes(static_cast<int>(count), threads, [&](int q) {
-      return prior.networks[q].encode({at<uint32_t>(planes), q, rows, columns}, kernel);
+      return prior.networks[q].encode({at<uint32_t>(planes), q, rows, columns}, kernel, mixed);
     });
   }
   return to_list(streams);
 }
 
 bool prior_decode_cpu(const Prior& prior, uintptr_t planes, int q, int64_t rows, int64_t columns,
-                      const py::bytes& stream, const std::string& isa) {
+                      const py::bytes& stream, bool mixed, const std::string& isa) {
   const uint8_t* bytes = bytes_of(stream);
   const int64_t count = size_of(stream);
   const Planes known{at<uint32_t>(planes), q, rows, columns};
   py::gil_scoped_release release;
-  return prior.networks[q].decode(known, bytes, count, *choose_isa(isa.c_str()).prior,
+  return prior.networks[q].decode(known, bytes, count, *choose_isa(isa.c_str()).prior, mixed,
                                   at<uint32_t>(planes) + q * known.size());
 }
 
@@ -350,10 +350,10 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Prior>(m, "Prior", "A learned prior over codes; see vqtok.ops.prior.")
       .def(py::init(&make_prior), py::arg("embeddings"), py::arg("networks"));
   m.def("prior_encode_cpu", &prior_encode_cpu, py::arg("prior"), py::arg("planes"),
-        py::arg("count"), py::arg("rows"), py::arg("columns"), py::arg("threads"), py::arg("isa"),
-        "A stream for each plane.");
+        py::arg("count"), py::arg("rows"), py::arg("columns"), py::arg("mixed"),
+        py::arg("threads"), py::arg("isa"), "A stream for each plane.");
   m.def("prior_decode_cpu", &prior_decode_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
-        py::arg("rows"), py::arg("columns"), py::arg("stream"), py::arg("isa"),
+        py::arg("rows"), py::arg("columns"), py::arg("stream"), py::arg("mixed"), py::arg("isa"),
         "Fills plane q; False if bytes of the stream were left over.");
   m.def("prior_choose_cpu", &prior_choose_cpu, py::arg("prior"), py::arg("planes"), py::arg("q"),
         py::arg("rows"), py::arg("columns"), py::arg("targets"), py::arg("embeddings"),

@@ -10,8 +10,10 @@ Every DATA is images or sounds (encoded first) or a token dataset, and gets a ta
   codebook, which is not counted;
 - zstd -19 and PPMd: all codes of a codebook as one piece, as uint16 or as all low bytes before all
   high bytes, whichever is smaller;
-- adaptive, prior: the tier's streams, one for each sample and codebook, all their bytes;
-- model: what the prior's probabilities say, which streams are measured against.
+- adaptive: streams without a prior, one for each sample and codebook, all their bytes;
+- prior alone: by what it was trained on, as in token files of format version 1;
+- prior: mixed with what the sample itself shows, as `--pack entropy` does;
+- model: what the prior's probabilities say, which the streams of the prior alone come up to.
 
 Speeds are those of the tier, codes of all codebooks a second, best of ROUNDS. Needs the extra
 `bench`. --ablate trains small priors with fewer and fewer contexts (STEPS each, not shipped) on the
@@ -34,6 +36,7 @@ from tqdm import tqdm
 from vqtok.cli.train_prior import read_codes
 from vqtok.ops import entropy
 from vqtok.tokenizer import Tokenizer
+from vqtok.tokens.models import Alone, Model
 from vqtok.tokens.prior import Prior
 from vqtok.training.prior.fit import PriorConfig, codebook_vectors, fit_twin, mean_bits
 from vqtok.training.prior.grids import Grids
@@ -105,7 +108,9 @@ def bits_per_code(
     streams = [entropy.adaptive_encode(p, sizes) for p in planes]
     found["adaptive"] = streams_bits(streams, count)
     if prior is not None:
-        found["prior"] = streams_bits([prior.encode_planes(p) for p in planes], count)
+        models: dict[str, Model] = {"prior alone": Alone(prior.networks), "prior": prior}
+        for name, model in models.items():
+            found[name] = streams_bits([model.encode_planes(p) for p in planes], count)
         costs = sum(prior.costs(np.moveaxis(p, 0, -1)).sum((0, 1)) for p in planes)
         found["model"] = list(np.asarray(costs) / count)
     return found
@@ -155,6 +160,8 @@ def speeds_of(
         )
     }
     if prior is not None:
+        alone = Alone(prior.networks)
+        tiers["prior alone"] = (alone.encode_planes, alone.decode_plane)
         tiers["prior"] = (prior.encode_planes, prior.decode_plane)
     total = sum(p.size for p in planes)
     found: dict[str, dict[str, float]] = {}

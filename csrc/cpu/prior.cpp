@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "cpu/range_coder.h"
+#include "cpu/prior_coders.h"
 
 namespace vqtok {
 namespace {
@@ -21,49 +21,6 @@ int64_t round_up(int64_t value, int64_t multiple) {
 PriorLayer cut(const PriorLayer& layer, int64_t first, int64_t out) {
   return {layer.weights + first * layer.in, layer.bias + first, out, layer.in, layer.shift};
 }
-
-// What run() does with the outcomes that a network predicts: coders of one symbol. `place` numbers
-// the position, `known` is the outcome where the coder knows_codes.
-struct Encode {
-  static constexpr bool knows_codes = true, chooses = false;
-  RangeEncoder coder;
-
-  int64_t outcome(const PriorKernel& kernel, const uint32_t* weights, uint32_t total, int64_t,
-                  int64_t known) {
-    coder.symbol(kernel.sum_before(weights, known), weights[known], total);
-    return known;
-  }
-};
-
-struct Decode {
-  static constexpr bool knows_codes = false, chooses = false;
-  RangeDecoder coder;
-  uint32_t* codes;
-
-  int64_t outcome(const PriorKernel& kernel, const uint32_t* weights, uint32_t total, int64_t,
-                  int64_t) {
-    uint32_t before = 0;
-    const int64_t found = kernel.find(weights, coder.position(total), &before);
-    coder.take(before, weights[found]);
-    return found;
-  }
-};
-
-struct Weigh {
-  static constexpr bool knows_codes = true, chooses = false;
-  uint32_t* weights;  // two for each outcome
-  bool grouped;
-
-  int64_t outcome(const PriorKernel&, const uint32_t* of_outcomes, uint32_t total, int64_t place,
-                  int64_t known) {
-    // the group's come first, then the member's
-    uint32_t* to = weights + place * 4;
-    if (!grouped || to[0]) to += 2;
-    to[0] = of_outcomes[known];
-    to[1] = total;
-    return known;
-  }
-};
 
 // Embeddings in some order, as dense_wide wants them so that its outputs are |e|^2 - 2 e x: squared
 // distances but for |x|^2. What fills up the last block is as far away as can be.
@@ -106,7 +63,7 @@ int32_t log2_steps(uint32_t x) {
 
 // Finds codes, too, but those that are worth most.
 struct Choose {
-  static constexpr bool knows_codes = false, chooses = true;
+  static constexpr bool knows_codes = false, chooses = true, learns = false;
   const Wanted& wanted;
   std::vector<PackedEmbeddings> members;  // as the network's layers of that name
   std::unique_ptr<PackedEmbeddings> next;
@@ -190,13 +147,15 @@ class PriorNetwork::Rows {
   // Codes one row's code; `known` is that code, or anything for a coder that finds it.
   template <class Coder> uint32_t code(Coder& coder, int64_t row, uint32_t known) {
     const Rank rank = network_.ranks_[known];
+    if constexpr (Coder::learns) coder.begin(places_[row].row, places_[row].column);
     const int64_t at = this->at(row);
     int64_t group = 0;
     const PackedLayer* members = &network_.members_[0];
     const int32_t* y = y_.data() + row * members->padded_out;
     if (network_.groups_) {
       const PackedLayer& groups = *network_.groups_;
-      group = outcome(coder, groups, y_.data() + row * groups.padded_out, at, rank.group);
+      group = outcome(coder, groups, groups.out, y_.data() + row * groups.padded_out, at,
+                      rank.group);
       members = &network_.members_[group];
       Buffer<int32_t>& outputs = member_outputs_;
       if (!outputs.size()) outputs = Buffer<int32_t>(network_.members_[0].padded_out);
@@ -205,7 +164,8 @@ class PriorNetwork::Rows {
                     outputs.data());
       y = outputs.data();
     }
-    const int64_t member = outcome(coder, *members, y, at, rank.member);
+    const int64_t member =
+        outcome(coder, *members, network_.group_size_, y, at, rank.member);
     return network_.order_[group * network_.group_size_ + member];
   }
 
@@ -335,10 +295,10 @@ class PriorNetwork::Rows {
   }
 
   template <class Coder>
-  int64_t outcome(Coder& coder, const PackedLayer& layer, const int32_t* y, int64_t at,
-                  int64_t known) {
+  int64_t outcome(Coder& coder, const PackedLayer& layer, int64_t most, const int32_t* y,
+                  int64_t at, int64_t known) {
     const uint32_t total = kernel_.weigh(y, layer.out, layer.shift, weights_.data());
-    return coder.outcome(kernel_, weights_.data(), total, at, known);
+    return coder.outcome(kernel_, {weights_.data(), layer.out, most, total}, at, known);
   }
 
   const PriorNetwork& network_;
@@ -386,14 +346,33 @@ void PriorNetwork::run(Planes planes, int64_t first_row, const PriorKernel& kern
   flush();
 }
 
-std::vector<uint8_t> PriorNetwork::encode(Planes planes, const PriorKernel& kernel) const {
+template <int kModels, class Coder>
+Coder PriorNetwork::run_mixed(Planes planes, const PriorKernel& kernel, Coder coder,
+                              uint32_t* codes) const {
+  const int levels = levels_of(group_size_) + (groups_ ? levels_of(groups_->out) : 0);
+  Mixed<Coder, kModels> mixed(planes, levels, std::move(coder), codes);
+  run(planes, 0, kernel, mixed);
+  return std::move(mixed.coder);
+}
+
+template <class Coder>
+Coder PriorNetwork::run_mixed(Planes planes, const PriorKernel& kernel, Coder coder,
+                              uint32_t* codes) const {
+  if (models_of(planes.q) == 4) return run_mixed<4>(planes, kernel, std::move(coder), codes);
+  return run_mixed<5>(planes, kernel, std::move(coder), codes);
+}
+
+std::vector<uint8_t> PriorNetwork::encode(Planes planes, const PriorKernel& kernel,
+                                          bool mixed) const {
+  if (mixed) return run_mixed(planes, kernel, RangeEncoder(), nullptr).finish();
   Encode coder;
   run(planes, 0, kernel, coder);
   return coder.coder.finish();
 }
 
 bool PriorNetwork::decode(Planes planes, const uint8_t* bytes, int64_t count,
-                          const PriorKernel& kernel, uint32_t* codes) const {
+                          const PriorKernel& kernel, bool mixed, uint32_t* codes) const {
+  if (mixed) return !run_mixed(planes, kernel, RangeDecoder(bytes, count), codes).has_rest();
   Decode coder{RangeDecoder(bytes, count), codes};
   run(planes, 0, kernel, coder);
   return !coder.coder.has_rest();

@@ -68,12 +68,13 @@ class PriorNetwork {
                const std::vector<PriorLayer>& hidden, const PriorLayer& output,
                const PriorLayer* groups, const int32_t* order);
 
-  // The stream of plane q.
-  std::vector<uint8_t> encode(Planes planes, const PriorKernel& kernel) const;
+  // The stream of plane q: of what the network predicts alone, or mixed with what counters learn
+  // from the plane.
+  std::vector<uint8_t> encode(Planes planes, const PriorKernel& kernel, bool mixed) const;
 
   // Writes plane q. False if bytes were left over.
   bool decode(Planes planes, const uint8_t* bytes, int64_t count, const PriorKernel& kernel,
-              uint32_t* codes) const;
+              bool mixed, uint32_t* codes) const;
 
   // Writes plane q: position after position in coding order the code with the least squared
   // distance to its target plus `weight` times its bits, given the codes chosen before.
@@ -91,6 +92,11 @@ class PriorNetwork {
 
   template <class Coder>
   void run(Planes planes, int64_t first_row, const PriorKernel& kernel, Coder& coder) const;
+
+  template <class Coder>
+  Coder run_mixed(Planes planes, const PriorKernel& kernel, Coder coder, uint32_t* codes) const;
+  template <int kModels, class Coder>
+  Coder run_mixed(Planes planes, const PriorKernel& kernel, Coder coder, uint32_t* codes) const;
 
   std::vector<PriorSlot> slots_;
   const PriorEmbedding* embeddings_;

@@ -245,6 +245,32 @@ std::vector<uint32_t> chosen(const PriorNetwork& network, std::vector<uint32_t> 
   return first;
 }
 
+// Streams of plane q: the same on every instruction set, there and back, and damaged.
+void check_streams(Random& random, const PriorNetwork& network, const std::vector<uint32_t>& codes,
+                   int q, int64_t rows, int64_t columns, int64_t size, bool mixed, int mutants) {
+  const Planes planes{codes.data(), q, rows, columns};
+  std::vector<uint8_t> stream;
+  for (const Isa* isa : usable_isas()) {
+    const std::vector<uint8_t> here = network.encode(planes, *isa->prior, mixed);
+    if (stream.empty()) stream = here;
+    CHECK(here == stream, "the stream depends on the instruction set %s", isa->name);
+    std::vector<uint32_t> found = codes;
+    uint32_t* plane = found.data() + q * planes.size();
+    const Planes known{found.data(), q, rows, columns};
+    std::fill(plane, plane + planes.size(), 0u);
+    CHECK(network.decode(known, stream.data(), static_cast<int64_t>(stream.size()), *isa->prior,
+                         mixed, plane), "bytes left over");
+    CHECK(found == codes, "%s", isa->name);
+    for (int n = 0; n < mutants; ++n) {
+      const std::vector<uint8_t> bad = damaged(random, stream);
+      network.decode(known, bad.data(), static_cast<int64_t>(bad.size()), *isa->prior, mixed,
+                     plane);
+      for (int64_t i = 0; i < planes.size(); ++i)
+        CHECK(plane[i] < size, "code %u of %lld", plane[i], static_cast<long long>(size));
+    }
+  }
+}
+
 void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int64_t rows,
                  int64_t columns, int mutants) {
   std::vector<PriorEmbedding> embeddings;
@@ -267,30 +293,14 @@ void check_prior(Random& random, std::vector<int64_t> sizes, int64_t groups, int
       wishes.wanted.first_row = static_cast<int64_t>(random() % rows);
       chosen(network, codes, q, rows, columns, sizes[q], wishes.wanted);
     }
-    std::vector<uint8_t> stream;
     for (const Isa* isa : usable_isas()) {
       std::vector<uint32_t> weights(rows * columns * 4);
       network.weights(planes, *isa->prior, weights.data());
       for (int64_t i = 0; i < planes.size(); ++i)
         check_weights(tensors, embeddings, planes, i / columns, i % columns, &weights[i * 4]);
-      const std::vector<uint8_t> here = network.encode(planes, *isa->prior);
-      if (stream.empty()) stream = here;
-      CHECK(here == stream, "the stream depends on the instruction set %s", isa->name);
-      std::vector<uint32_t> found = codes;
-      uint32_t* plane = found.data() + q * planes.size();
-      const Planes known{found.data(), q, rows, columns};
-      std::fill(plane, plane + planes.size(), 0u);
-      CHECK(network.decode(known, stream.data(), static_cast<int64_t>(stream.size()), *isa->prior,
-                           plane), "bytes left over");
-      CHECK(found == codes, "%s", isa->name);
-      for (int n = 0; n < mutants; ++n) {
-        const std::vector<uint8_t> bad = damaged(random, stream);
-        network.decode(known, bad.data(), static_cast<int64_t>(bad.size()), *isa->prior, plane);
-        for (int64_t i = 0; i < planes.size(); ++i)
-          CHECK(plane[i] < sizes[q], "code %u of %lld", plane[i],
-                static_cast<long long>(sizes[q]));
-      }
     }
+    for (bool mixed : {false, true})
+      check_streams(random, network, codes, q, rows, columns, sizes[q], mixed, mutants);
   }
 }
 
@@ -330,14 +340,14 @@ void check_cheapest() {
 // The streams of fixed codes and networks, as AVX-512 made them once; FNV-1a.
 void check_golden() {
   Random random(2026);
-  uint64_t hash = 0xcbf29ce484222325u;
-  auto add = [&](const std::vector<uint8_t>& stream) {
-    for (uint8_t byte : stream) hash = (hash ^ byte) * 0x100000001b3u;
-    hash = (hash ^ stream.size()) * 0x100000001b3u;
+  uint64_t hash = 0xcbf29ce484222325u, of_mixed = hash;
+  auto add = [](uint64_t& to, const std::vector<uint8_t>& stream) {
+    for (uint8_t byte : stream) to = (to ^ byte) * 0x100000001b3u;
+    to = (to ^ stream.size()) * 0x100000001b3u;
   };
   for (int64_t size : {3, 1000, 70000}) {
     const std::vector<uint32_t> codes = some_planes(random, 3, 20, 31, size);
-    for (int q = 0; q < 3; ++q) add(adaptive_encode({codes.data(), q, 20, 31}, size));
+    for (int q = 0; q < 3; ++q) add(hash, adaptive_encode({codes.data(), q, 20, 31}, size));
   }
   for (int64_t groups : {1, 11}) {
     std::vector<PriorEmbedding> embeddings;
@@ -351,11 +361,15 @@ void check_golden() {
       const Network tensors =
           some_network(random, q, embeddings[q].codebook_size, groups, embeddings);
       const PriorKernel& kernel = *usable_isas().back()->prior;
-      add(built(tensors, embeddings).encode({codes.data(), q, 20, 31}, kernel));
+      for (bool mixed : {false, true})
+        add(mixed ? of_mixed : hash,
+            built(tensors, embeddings).encode({codes.data(), q, 20, 31}, kernel, mixed));
     }
   }
   CHECK(hash == 0x10616d873dc96463u, "the streams have changed: %llx",
         static_cast<unsigned long long>(hash));
+  CHECK(of_mixed == 0x8a0492049d557e54u, "the streams of mixtures have changed: %llx",
+        static_cast<unsigned long long>(of_mixed));
 }
 
 // Codes that fixed networks choose for fixed targets, as AVX-512 chose them once; FNV-1a.

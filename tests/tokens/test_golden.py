@@ -1,6 +1,7 @@
 """Token files that were coded once, on AVX-512 with AMX, and must be readable for ever.
 
 Each folder of golden/ has a shard, the codes it holds, and the prior it was coded with, if any.
+Those called "mixed" are of format version 2, the others of version 1.
 """
 
 from __future__ import annotations

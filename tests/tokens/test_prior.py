@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vqtok.errors import DataError
 from vqtok.ops import native, prior_numpy
 from vqtok.tokens import Prior
+from vqtok.tokens.models import Alone, grid_of
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -84,6 +85,24 @@ def some_codes(sizes: tuple[int, ...], dims: tuple[int, ...], seed: int = 0) -> 
     return np.stack([rng.integers(0, size, dims) for size in sizes], -1)
 
 
+def planes_of(codes: Any) -> Any:
+    return np.ascontiguousarray(
+        np.moveaxis(codes, -1, 0).reshape(codes.shape[-1], *grid_of(codes.shape[:-1])), np.uint32
+    )
+
+
+def encoded_alone(prior: Prior, codes: Any) -> list[bytes]:
+    """Streams as format version 1 has them."""
+    return Alone(prior.networks).encode_planes(planes_of(codes))
+
+
+def decoded_alone(prior: Prior, streams: list[bytes], dims: tuple[int, ...]) -> Any:
+    planes = np.zeros((len(streams), *grid_of(dims)), np.uint32)
+    for q, stream in enumerate(streams):
+        Alone(prior.networks).decode_plane(planes, q, stream)
+    return np.moveaxis(planes, 0, -1).reshape(*dims, len(streams))
+
+
 def in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "load", lambda: None)
 
@@ -93,13 +112,16 @@ def test_every_instruction_set_gives_the_bytes_of_numpy(sizes, groups, dims, mon
     prior, codes = toy_prior(sizes, groups), some_codes(sizes, dims)
     with monkeypatch.context() as patch:
         in_numpy(patch)
-        streams = prior.encode(codes)
+        streams, alone = prior.encode(codes), encoded_alone(prior, codes)
         costs = prior.costs(codes)
         np.testing.assert_array_equal(prior.decode(streams, dims), codes)
+        np.testing.assert_array_equal(decoded_alone(prior, alone, dims), codes)
     for isa in native.supported_isas():
         with native.force_isa(isa):
             assert prior.encode(codes) == streams, isa
+            assert encoded_alone(prior, codes) == alone, isa
             np.testing.assert_array_equal(prior.decode(streams, dims), codes, isa)
+            np.testing.assert_array_equal(decoded_alone(prior, alone, dims), codes, isa)
             np.testing.assert_array_equal(prior.costs(codes), costs, isa)
 
 
@@ -116,7 +138,7 @@ def test_threads_change_nothing(monkeypatch, threads: int) -> None:
 def test_costs_are_what_the_streams_take() -> None:
     for groups in (1, 8):
         prior, codes = toy_prior((200, 300), groups), some_codes((200, 300), (16, 24))
-        for q, stream in enumerate(prior.encode(codes)):
+        for q, stream in enumerate(encoded_alone(prior, codes)):
             assert 0 <= len(stream) * 8 - prior.costs(codes)[..., q].sum() < 9
 
 
@@ -191,13 +213,27 @@ def test_the_first_codebooks_alone() -> None:
         np.testing.assert_array_equal(prior.decode(streams[:count], (5, 6)), codes[..., :count])
 
 
-@given(st.binary(max_size=80), st.sampled_from([1, 6]))
+@given(st.binary(max_size=80), st.sampled_from([1, 6]), st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_any_bytes_decode_to_codes_in_range(data: bytes, groups: int) -> None:
+def test_any_bytes_decode_to_codes_in_range(data: bytes, groups: int, mixed: bool) -> None:
     prior = toy_prior((37, 300), groups)
-    with contextlib.suppress(ValueError):  # bytes left over
-        codes = prior.decode([b"", data], (3, 7))
-        assert (codes.max(axis=(0, 1)) < (37, 300)).all()
+    planes, plain = np.zeros((2, 2, 3, 7), np.uint32)
+    whole = prior.networks.decode(planes, 1, data, mixed=mixed)
+    decoder = prior_numpy.MixedDecoder if mixed else prior_numpy.Decoder
+    assert whole == (not decoder(prior.networks, plain, 1, data).run().has_rest)
+    np.testing.assert_array_equal(planes, plain)
+    assert planes[1].max() < 300
+
+
+def test_what_the_prior_does_not_expect_is_learned() -> None:
+    """A texture that no network knows, and codes that it knows better than any counter."""
+    prior = toy_prior((64,), 4)
+    tiles = np.tile(np.random.default_rng(1).integers(0, 64, (4, 5)), (16, 16))[..., None]
+    assert len(prior.encode(tiles)[0]) < len(encoded_alone(prior, tiles)[0]) / 2
+    likely = prior.sample((64, 80), 1, np.random.default_rng(2))
+    assert len(prior.encode(likely)[0]) < len(encoded_alone(prior, likely)[0]) * 1.02
+    few = likely[:3, :4]
+    assert len(prior.encode(few)[0]) <= len(encoded_alone(prior, few)[0]) + 2
 
 
 def test_samples_follow_the_prior() -> None:

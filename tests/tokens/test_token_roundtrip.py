@@ -182,7 +182,7 @@ def test_wrong_samples_are_refused(tmp_path, header, codes, meta, message: str) 
     [
         {"codebook_sizes": ()}, {"codebook_sizes": (0,)}, {"codebook_sizes": ((1 << 32) + 1,)},
         {"codebook_sizes": (2.0,)}, {"packing": "zip"}, {"modality": "smell"},
-        {"format_version": 2}, {"dims": ("",)}, {"tokenizer": None},
+        {"format_version": 3}, {"dims": ("",)}, {"tokenizer": None},
     ],
 )  # fmt: skip
 def test_wrong_headers_are_refused(change) -> None:

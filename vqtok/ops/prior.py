@@ -100,29 +100,34 @@ class Networks:
     networks: tuple[Network, ...]
     _native: Any = field(default=None, repr=False)
 
-    def encode(self, planes: Planes) -> list[bytes]:
-        """The streams of uint32 [q, rows, columns], contiguous, codes in range."""
+    def encode(self, planes: Planes, *, mixed: bool) -> list[bytes]:
+        """The streams of uint32 [q, rows, columns], contiguous, codes in range.
+
+        ``mixed``: with what counters learn from each plane, not by the networks alone.
+        """
         from vqtok.ops import prior_numpy
 
         module = native.load()
         if module is None:
-            return [prior_numpy.Encoder(self, planes, q).run().finish() for q in range(len(planes))]
+            encoder = prior_numpy.MixedEncoder if mixed else prior_numpy.Encoder
+            return [encoder(self, planes, q).run().finish() for q in range(len(planes))]
         streams: list[bytes] = module.prior_encode_cpu(
             *(self._loaded(module), planes.ctypes.data, *planes.shape),
-            *(native.num_threads(), native.isa()),
+            *(mixed, native.num_threads(), native.isa()),
         )
         return streams
 
-    def decode(self, planes: Planes, q: int, stream: bytes) -> bool:
+    def decode(self, planes: Planes, q: int, stream: bytes, *, mixed: bool) -> bool:
         """Fill plane q of [Q, rows, columns]; False if bytes of the stream were left over."""
         from vqtok.ops import prior_numpy
 
         module = native.load()
         if module is None:
-            return not prior_numpy.Decoder(self, planes, q, stream).run().has_rest
+            decoder = prior_numpy.MixedDecoder if mixed else prior_numpy.Decoder
+            return not decoder(self, planes, q, stream).run().has_rest
         whole: bool = module.prior_decode_cpu(
             *(self._loaded(module), planes.ctypes.data, q, *planes.shape[1:], stream),
-            native.isa(),
+            *(mixed, native.isa()),
         )
         return whole
 

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vqtok.ops.counters import Counters, contexts_at, limited, squash, stretch
 from vqtok.ops.prior import (
     LOOK_AHEAD,
     MAX_STEPS,
@@ -22,6 +23,9 @@ from vqtok.ops.prior import (
 from vqtok.ops.range_coder import RangeDecoder, RangeEncoder
 
 MAX_BATCH = 256
+MIX_RATE = 2
+FIRST_WEIGHT = 52429
+"""Of the network, in 2**-16; the counters' are 0."""
 
 
 @cache
@@ -166,6 +170,69 @@ class Decoder(_Run):
         found = int(np.searchsorted(ends, self.coder.position(int(ends[-1])), "right"))
         self.coder.take(int(ends[found] - weights[found]), int(weights[found]))
         return found
+
+
+class _Mixed(_Run):
+    """Outcomes bit after bit, each predicted by the network and by counters, which learn."""
+
+    def __init__(
+        self, prior: Networks, planes: Planes, q: int, coder: RangeEncoder | RangeDecoder
+    ) -> None:
+        super().__init__(prior, planes, q)
+        self._coder = coder
+        self.counters = Counters(q)
+        self.weights = [0] * self.counters.models + [FIRST_WEIGHT]
+
+    def outcome(self, weights: NDArray[np.int64], place: tuple[int, int], level: int) -> int:
+        groups = self.network.groups
+        most = self.network.group_size if level or groups is None else len(groups.bias)
+        if not level or groups is None:
+            self.counters.begin(contexts_at(self.planes[: self.q + 1], *place))
+        known = 0 if self.fills else self.known(place, level)
+        low, total = 0, int(weights.sum())
+        for rest in reversed(range((most - 1).bit_length())):
+            middle = low + (1 << rest)
+            of_one = int(weights[middle : middle + (1 << rest)].sum())
+            counters = self.counters.next()
+            bit = 0
+            if of_one:
+                inputs = [*(c.input for c in counters), stretch((of_one << 16) // total)]
+                bit = self.bit(inputs, int(known >= middle))
+                for counter in counters:
+                    counter.learn(bit)
+            self.counters.move(bit)
+            low, total = (middle, of_one) if bit else (low, total - of_one)
+        return low
+
+    def bit(self, inputs: list[int], value: int) -> int:
+        one = squash(sum(map(int.__mul__, self.weights, inputs)) + 32768 >> 16)
+        value = self._coder.bit(one, value)
+        error = (65536 if value else 0) - one
+        for m, given in enumerate(inputs):
+            self.weights[m] = limited(self.weights[m] + (given * MIX_RATE * error + 32768 >> 16))
+        return value
+
+
+class MixedEncoder(_Mixed):
+    def __init__(self, prior: Networks, planes: Planes, q: int) -> None:
+        self.coder = RangeEncoder()
+        super().__init__(prior, planes, q, self.coder)
+
+    def run(self) -> RangeEncoder:
+        self.run_plane()
+        return self.coder
+
+
+class MixedDecoder(_Mixed):
+    fills = True
+
+    def __init__(self, prior: Networks, planes: Planes, q: int, stream: bytes) -> None:
+        self.coder = RangeDecoder(stream)
+        super().__init__(prior, planes, q, self.coder)
+
+    def run(self) -> RangeDecoder:
+        self.run_plane()
+        return self.coder
 
 
 class Chooser(_Run):

@@ -11,7 +11,9 @@ from typing import Any
 from vqtok.errors import DataError
 
 FORMAT = "vqtok.tokens"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MIXED_VERSION = 2
+"""From this version on a prior is mixed with what the sample shows; nothing else differs."""
 DIMS = {"image": ("h", "w"), "audio": ("t", "c")}
 PACKINGS = ("plain", "bits", "entropy")
 MAX_CODEBOOK_SIZE = 1 << 32
@@ -32,7 +34,8 @@ class Header:
     sample's codes without the codebook axis; by default those of the modality. ``prior``: of the
     packing "entropy", SHA-256 of the prior that the codes were coded with, in hexadecimal, "" where
     it was the adaptive model. ``rate_weight``: what a bit was worth when the codes were chosen, in
-    [0, 100]: see ``Tokenizer.encode``; 0 where they are the nearest ones.
+    [0, 100]: see ``Tokenizer.encode``; 0 where they are the nearest ones. ``format_version``: 1 or
+    2, by default 2 where there is a prior and 1, which every vqtok reads, elsewhere.
 
     Raises ValueError when a field has no meaning in this format version.
     """
@@ -45,14 +48,16 @@ class Header:
     dims: tuple[str, ...] = ()
     prior: str = ""
     rate_weight: float = 0.0
-    format_version: int = FORMAT_VERSION
+    format_version: int = 0
 
     def __post_init__(self) -> None:
-        if self.format_version != FORMAT_VERSION:
+        version = self.format_version or (MIXED_VERSION if self.prior else 1)
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
-                f"token format version {self.format_version!r} is not readable by this vqtok "
-                f"(it knows version {FORMAT_VERSION}): install a newer vqtok"
+                f"token format version {version!r} is not readable by this vqtok (it knows "
+                f"versions up to {FORMAT_VERSION}): install a newer vqtok"
             )
+        object.__setattr__(self, "format_version", version)
         for name in ("tokenizer", "tokenizer_name"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} must be a string, got {getattr(self, name)!r}")
@@ -121,6 +126,8 @@ class Header:
             sizes, dims = value["codebook_sizes"], value["dims"]
             if not (isinstance(sizes, list) and isinstance(dims, list) and sizes and dims):
                 raise ValueError("codebook_sizes and dims must be non-empty lists")
+            if not value["format_version"]:
+                raise ValueError("there is no format version 0")
             return cls(
                 codebook_sizes=tuple(sizes),
                 dims=tuple(dims),

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from vqtok.ops import entropy
+from vqtok.ops.prior import Networks
 
 
 class Model(Protocol):
@@ -30,6 +33,25 @@ class Adaptive:
 
     def decode_plane(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
         entropy.adaptive_decode(planes, q, self._sizes[q], stream)
+
+
+class Alone:
+    """A prior that learns nothing from the sample, as format version 1 has it."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    def encode_planes(self, planes: entropy.Planes) -> list[bytes]:
+        return self._networks.encode(np.ascontiguousarray(planes), mixed=False)
+
+    def decode_plane(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
+        check_whole(self._networks.decode(planes, q, stream, mixed=False), q, stream)
+
+
+def check_whole(whole: bool, q: int, stream: bytes) -> None:
+    """ValueError for a stream that no encoder makes."""
+    if not whole or stream.endswith(b"\0"):
+        raise ValueError(f"the stream of codebook {q} has bytes left over")
 
 
 def grid_of(dims: Sequence[int]) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from vqtok.files import atomic_write
 from vqtok.ops import entropy
 from vqtok.ops.prior import Layer, Network, Networks, Wanted
 from vqtok.tokens.header import DIMS, dump_json, parse_json
-from vqtok.tokens.models import grid_of
+from vqtok.tokens.models import check_whole, grid_of
 
 PRIOR = "prior.safetensors"
 FORMAT = "vqtok.prior"
@@ -43,6 +43,8 @@ MAX_WORK = 1 << 22
 
 class Prior:
     """What codes are likely, given those around them.
+
+    Streams are coded by it and by counters together, which learn from the sample as it is coded.
 
     Args:
         tensors: numpy arrays as FORMAT.md names them.
@@ -77,7 +79,7 @@ class Prior:
             raise ValueError(
                 f"codebook_sizes must be integers in [1, {entropy.MAX_CODEBOOK_SIZE}], got {sizes}"
             )
-        self._networks = _Checker(self.tensors, sizes).networks()
+        self.networks = _Checker(self.tensors, sizes).networks()
 
     def __repr__(self) -> str:
         return f"Prior(codebook_sizes={self.codebook_sizes}, digest={self.digest[:12]!r})"
@@ -163,36 +165,37 @@ class Prior:
         return _codes(planes, dims)
 
     def costs(self, codes: NDArray[Any]) -> NDArray[np.float64]:
-        """What each of the codes [*dims, q] costs, in bits: float64 of the same shape."""
-        weights = self._networks.weights(self._planes(codes)).astype(np.float64)
+        """What each of the codes [*dims, q] costs by the prior alone, in bits: float64 of the same
+        shape.
+        """
+        weights = self.networks.weights(self._planes(codes)).astype(np.float64)
         bits = np.log2(weights[..., 1] / weights[..., 0] * (weights[..., 3] / weights[..., 2]))
         return np.ascontiguousarray(np.moveaxis(bits, 0, -1)).reshape(codes.shape)
 
     def sample(
         self, dims: tuple[int, ...], num_codebooks: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Codes int64 [*dims, num_codebooks] drawn from the prior: what random bytes decode to."""
+        """Codes int64 [*dims, num_codebooks] drawn from the prior: what random bytes stand for."""
         self._check_depth(num_codebooks)
         planes = np.zeros((num_codebooks, *grid_of(dims)), np.uint32)
         for q in range(num_codebooks):
             # a code is two symbols at most, of 31 bits at most
-            self._networks.decode(planes, q, rng.bytes(8 * math.prod(dims) + 8))
+            self.networks.decode(planes, q, rng.bytes(8 * math.prod(dims) + 8), mixed=False)
         return _codes(planes, dims)
 
     def encode_planes(self, planes: entropy.Planes) -> list[bytes]:
         """The streams of planes uint32 [q, rows, columns], codes in range."""
-        return self._networks.encode(np.ascontiguousarray(planes))
+        return self.networks.encode(np.ascontiguousarray(planes), mixed=True)
 
     def decode_plane(self, planes: entropy.Planes, q: int, stream: bytes) -> None:
         """Fill plane q, those before it being known; ValueError for what no encoder makes."""
-        if not self._networks.decode(planes, q, stream) or stream.endswith(b"\0"):
-            raise ValueError(f"the stream of codebook {q} has bytes left over")
+        check_whole(self.networks.decode(planes, q, stream, mixed=True), q, stream)
 
     def choose_plane(self, planes: entropy.Planes, q: int, wanted: Wanted) -> None:
         """Fill plane q of uint32 [Q, rows, columns], contiguous, those before it being known, with
         codes that are near what is wanted and cheap.
         """
-        self._networks.choose(planes, q, wanted)
+        self.networks.choose(planes, q, wanted)
 
     def _check_depth(self, count: int) -> None:
         if not 1 <= count <= len(self.codebook_sizes):
