@@ -17,14 +17,13 @@ Debian 12, 0.9 GB of downloads and 2.5 GB of room.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
+from debian import fetch
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent / "corpus"
@@ -36,28 +35,6 @@ def table(name: str) -> list[dict[str, str]]:
     """The rows of a table beside this script."""
     with open(HERE / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
-
-
-def fetch(package: dict[str, str], out: Path) -> Path:
-    """Download and unpack a package; returns the folder it is in."""
-    name, version = package["package"], package["version"]
-    folder = out / "packages" / name
-    if folder.is_dir():
-        return folder
-    downloads = out / "debs"
-    downloads.mkdir(parents=True, exist_ok=True)
-    if not list(downloads.glob(f"{name}_*.deb")):
-        subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=downloads, check=True)
-    (file,) = downloads.glob(f"{name}_*.deb")
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if digest != package["sha256"]:
-        sys.exit(f"{file} has SHA-256 {digest}, expected {package['sha256']}: another version?")
-    unpacked = folder.with_suffix(".tmp")
-    unpacked.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["dpkg", "-x", file, unpacked], check=True)
-    unpacked.rename(folder)
-    return folder
 
 
 @cache
@@ -78,14 +55,15 @@ def content(root: Path, path: str) -> bytes:
 def write_photo(data: bytes, target: Path) -> None:
     """A photo as it is if it may stay so, else as JPEG; the name's ending stays .jpg."""
     photo: Image.Image = Image.open(io.BytesIO(data))
-    if photo.format == "JPEG" and max(photo.size) <= LONGEST and data.endswith(b"\xff\xd9"):
-        target.write_bytes(data)
-        return
-    photo = photo.convert("RGB")
-    photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=95, subsampling=0)
-    target.write_bytes(buffer.getvalue())
+    if photo.format != "JPEG" or max(photo.size) > LONGEST or not data.endswith(b"\xff\xd9"):
+        photo = photo.convert("RGB")
+        photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        buffer = io.BytesIO()
+        photo.save(buffer, "JPEG", quality=95, subsampling=0)
+        data = buffer.getvalue()
+    part = target.with_suffix(".part")  # no half photo stays under its name
+    part.write_bytes(data)
+    part.rename(target)
 
 
 def main() -> None:
@@ -93,7 +71,10 @@ def main() -> None:
         sys.exit(__doc__)
     out = Path(sys.argv[1]).resolve()
     (out / "train").mkdir(parents=True, exist_ok=True)
-    roots = {package["package"]: fetch(package, out) for package in table("packages.tsv")}
+    roots = {
+        name: fetch(name, sha256, out / "debs", out / "packages" / name, version)
+        for name, version, sha256 in (each.values() for each in table("packages.tsv"))
+    }
     photos = table("photos.tsv")
     for photo in photos:
         target = out / "train" / photo["file"]

@@ -18,8 +18,6 @@ terms is left out. Needs apt-get, dpkg and the extra ``bench`` (PyAV).
 from __future__ import annotations
 
 import csv
-import hashlib
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
+from debian import fetch
 
 
 @dataclass(frozen=True)
@@ -111,26 +110,6 @@ CORPUS_LICENCES = {
 REPEATED = {"github:resemble-ai/Resemblyzer": 6}
 
 
-def fetch(package: Package, out: Path) -> Path:
-    """Download and unpack a package; returns the folder it is in."""
-    folder = out / package.name
-    if folder.is_dir():
-        return folder
-    downloads = out / "debs"
-    downloads.mkdir(parents=True, exist_ok=True)
-    if not list(downloads.glob(f"{package.name}_*.deb")):
-        subprocess.run(["apt-get", "download", package.name], cwd=downloads, check=True)
-    (file,) = downloads.glob(f"{package.name}_*.deb")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != package.sha256:
-        sys.exit(f"{file} has SHA-256 {digest}, expected {package.sha256}: another version?")
-    unpacked = folder.with_suffix(".tmp")
-    unpacked.mkdir(exist_ok=True)
-    subprocess.run(["dpkg", "-x", file, unpacked], check=True)
-    unpacked.rename(folder)
-    return folder
-
-
 def as_flac(prompt: Path) -> Path | None:
     """A G.722 file (64 kbit/s, 16 kHz) as FLAC beside it; None if it is empty."""
     target = prompt.with_suffix(".flac")
@@ -139,7 +118,9 @@ def as_flac(prompt: Path) -> Path | None:
             frames = [frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)]
         if not frames:
             return None
-        soundfile.write(target, np.concatenate(frames), 16_000)
+        part = target.with_suffix(".part")  # no half file stays under its name
+        soundfile.write(part, np.concatenate(frames), 16_000, format="FLAC")
+        part.rename(target)
     return target
 
 
@@ -147,7 +128,8 @@ def of_packages(out: Path) -> list[tuple[str, str, Path]]:
     """(package, licence, file) of every sound in the packages."""
     found: list[tuple[str, str, Path]] = []
     for package in PACKAGES:
-        for file in sorted(fetch(package, out).glob(package.glob)):
+        folder = fetch(package.name, package.sha256, out / "debs", out / package.name)
+        for file in sorted(folder.glob(package.glob)):
             sound = as_flac(file) if file.suffix == ".g722" else file
             if sound is not None:
                 found.append((package.name, package.licence, sound))

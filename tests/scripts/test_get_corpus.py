@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +17,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import debian  # type: ignore[import-not-found]
 import get_corpus  # type: ignore[import-not-found]
+
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not there")
 
 
 def encoded(size: tuple[int, int], form: str, seed: int) -> tuple[bytes, Image.Image]:
@@ -66,8 +73,51 @@ def test_photos_are_kept_or_reduced(
     assert np.abs(np.asarray(result, float) - np.asarray(wanted, float)).mean() < 8
 
 
-def test_a_package_of_another_version_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "debs").mkdir()
-    (tmp_path / "debs" / "some_1.0_all.deb").write_bytes(b"another")
-    with pytest.raises(SystemExit, match=r"some_1\.0_all\.deb has SHA-256 \w+, expected 00"):
-        get_corpus.fetch({"package": "some", "version": "1.0", "sha256": "00"}, tmp_path)
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A package's SHA-256, and a file; apt-get downloads it, or what the file holds by then."""
+    root = tmp_path / "root"
+    (root / "DEBIAN").mkdir(parents=True)
+    control = "Package: some\nVersion: 1.0\nArchitecture: all\nMaintainer: a <a@b.c>\n"
+    (root / "DEBIAN" / "control").write_text(f"{control}Description: a test\n")
+    (root / "usr").mkdir()
+    (root / "usr" / "photo").write_text("content")
+    mirror = tmp_path / "mirror.deb"
+    subprocess.run(["dpkg-deb", "--build", root, mirror], check=True, capture_output=True)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    apt = tools / "apt-get"
+    apt.write_text(f"#!/bin/sh\n[ $2 = some=1.0 ] && cp {mirror} some_1.0_all.deb\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return hashlib.sha256(mirror.read_bytes()).hexdigest(), mirror
+
+
+@needs_dpkg
+def test_a_package_is_fetched_even_if_that_was_interrupted(package, tmp_path: Path) -> None:
+    sha256, mirror = package
+    debs, folder = tmp_path / "debs", tmp_path / "packages" / "some"
+    debs.mkdir()
+    (debs / "some_1.0_all.deb").write_bytes(mirror.read_bytes()[:100])
+    (tmp_path / "packages" / "some.tmp").mkdir(parents=True)
+    assert debian.fetch("some", sha256, debs, folder, "1.0") == folder
+    assert (folder / "usr" / "photo").read_text() == "content"
+    mirror.unlink()
+    assert debian.fetch("some", sha256, debs, folder, "1.0") == folder
+
+
+@needs_dpkg
+def test_another_version_or_none_is_refused(package, tmp_path: Path) -> None:
+    sha256, mirror = package
+    with pytest.raises(SystemExit, match=r"cannot download some=2\.0: run apt-get update"):
+        debian.fetch("some", sha256, tmp_path, tmp_path / "unpacked", "2.0")
+    mirror.write_bytes(b"another")
+    with pytest.raises(SystemExit, match=f"has not the SHA-256 {sha256}: another version"):
+        debian.fetch("some", sha256, tmp_path, tmp_path / "unpacked", "1.0")
+    assert not (tmp_path / "unpacked").exists()
+
+
+def test_a_machine_without_apt_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"some is a Debian package.* no apt-get here"):
+        debian.fetch("some", "00", tmp_path, tmp_path / "unpacked")
