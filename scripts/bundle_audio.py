@@ -189,14 +189,16 @@ def history(run: Path, tokenizer: AudioTokenizer) -> list[str]:
     settings = tokenizer.training["train"]
     sound = settings["batch_size"] * settings["crop"] / tokenizer.sample_rate / 3600
     text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    lines, hours, last = [], {0: 0.0}, 0
+    found, hours, last = {}, {0: 0.0}, 0
     for line in map(json.loads, text.splitlines()):
         if "validation" in line:
-            lines.append(line)
+            found[line["step"]] = line  # a run that is asked again is scored again
+            hours.setdefault(line["step"], hours[last])  # it was interrupted here
         elif line["step"] > last:  # the pace is a mean since the run began or went on
             seconds = (line["step"] - last) * settings["batch_size"] / line["samples_per_second"]
             hours[line["step"]] = hours[last] + seconds / 3600
             last = line["step"]
+    lines = list(found.values())
     every = -(-len(lines) // 8)
     kept = [line for index, line in enumerate(lines, 1) if index % every == 0]
     if lines and kept[-1:] != lines[-1:]:

@@ -176,7 +176,8 @@ def phase(run: Path) -> str:
 
 def history(runs: list[Path]) -> list[str]:
     """Table rows from the runs' logs: every checkpoint that was scored, in order."""
-    found, steps, megapixels, seconds = [], 0, 0.0, 0.0
+    found: dict[int, str] = {}  # by step: a run that is asked again is scored again
+    steps, megapixels, seconds = 0, 0.0, 0.0
     for run in runs:
         if not (run / "metrics.jsonl").exists():  # a codebook fitted anew
             continue
@@ -187,14 +188,15 @@ def history(runs: list[Path]) -> list[str]:
         last, elapsed = 0, 0.0
         for line in map(json.loads, text.splitlines()):
             if "validation_psnr" in line:
+                step = line["step"]
                 score = ", ".join(f"{value:.2f}" for value in line["validation_psnr"])
-                row = f"| {steps + last:,} | {megapixels + last * per_step:,.0f} "
-                found.append(f"{row}| {(seconds + elapsed) / 3600:.2f} | {score} |")
+                row = f"| {steps + step:,} | {megapixels + step * per_step:,.0f} "
+                found[steps + step] = f"{row}| {(seconds + elapsed) / 3600:.2f} | {score} |"
             elif "samples_per_second" in line:  # a mean since the run began or went on
                 elapsed += (line["step"] - last) * batch / line["samples_per_second"]
                 last = line["step"]
         steps, megapixels, seconds = steps + last, megapixels + last * per_step, seconds + elapsed
-    return found
+    return list(found.values())
 
 
 def source_lines(corpus: Path, tokenizer: ImageTokenizer) -> list[str]:

@@ -4,11 +4,19 @@
 #   scripts/train_audio.sh WORK CORPUS SPEECH MUSIC SFX [RUN]
 #
 # WORK: where training sounds are collected (see get_sounds.py). CORPUS: more of them. SPEECH,
-# MUSIC, SFX: evaluation sounds. Needs the extra `bench`. STEPS shortens it, to try it out.
-# The run can be stopped and started again; it goes on from its last checkpoint.
+# MUSIC, SFX: folders of evaluation sounds. RUN (default: runs/audio): where the run goes. Needs the
+# extra `bench`. Whatever stops it, the same command goes on: downloads and training from where they
+# were, what comes after them from its beginning. STEPS and PRIOR_STEPS shorten it, to try it out.
 set -euo pipefail
+[[ $# -ge 5 ]] || { echo "usage: train_audio.sh WORK CORPUS SPEECH MUSIC SFX [RUN]" >&2; exit 2; }
 work=$1 corpus=$2 speech=$3 music=$4 sfx=$5 run=${6:-runs/audio}
 scripts=$(dirname "$0")
+# What would only fail after hours fails now.
+for folder in "$speech" "$music" "$sfx"; do
+    [[ -d $folder ]] || { echo "no folder of evaluation sounds: $folder" >&2; exit 2; }
+done
+[[ -f $corpus/manifest.tsv ]] || { echo "no corpus (it has a manifest.tsv): $corpus" >&2; exit 2; }
+python -c "import av, pesq, pystoi, vqtok" || { echo "needs vqtok with its extra bench" >&2; exit 1; }
 # Large tensors are reused, not given back to the system after every step.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 mkdir -p "$(dirname "$run")"

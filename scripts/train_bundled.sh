@@ -7,10 +7,16 @@
 #
 # KODAK: evaluation photos, which are never trained on. WORK (default: work): where the training
 # photos are collected (see get_corpus.py) and where the run goes. The version that was bundled
-# before moves to NAME@N. Whatever stops it, the same command goes on from the last checkpoint.
+# before moves to NAME@N. Whatever stops it, the same command goes on: downloads and training from
+# where they were, the card and the prior from their beginning.
 # STEPS, LATENTS and PRIOR_STEPS shorten it, to try it out.
 set -euo pipefail
-name=${1:?see the head of this file}
+usage() {
+    echo "usage: train_bundled.sh photo|photo-lm KODAK [WORK], or audio and what train_audio.sh takes" >&2
+    exit 2
+}
+[[ $# -ge 2 ]] || usage
+name=$1
 shift
 scripts=$(dirname "$0")
 # Large tensors are reused, not given back to the system after every step.
@@ -21,9 +27,10 @@ photo-lm) recipe="--steps ${STEPS:-3600} --batch-size 8 --crop 256 --learning-ra
     # Then the blocks go: the steps between pixels count, too.
     further="--set edges=0.2 --steps ${STEPS:-5000} --batch-size 8 --crop 256 --learning-rate 1e-3 --save-every 300" ;;
 audio) exec "$scripts/train_audio.sh" "$@" ;;
-*) echo "no recipe for '$name': photo, photo-lm or audio" >&2 && exit 2 ;;
+*) usage ;;
 esac
-kodak=${1:?needs a folder of evaluation photos} work=${2:-work}
+kodak=$1 work=${2:-work}
+[[ -d $kodak ]] || { echo "no folder of evaluation photos: $kodak" >&2; exit 2; }
 mkdir -p "$work"
 python "$scripts/get_corpus.py" "$work/corpus"
 python "$scripts/select_photos.py" "$work/corpus" > "$work/photos.txt"
@@ -36,8 +43,9 @@ if [[ ${further:-} ]]; then
     python -m vqtok train "$name" --data "$work/photos.txt" --validation "$kodak" --init "$work/$name" \
         --out "$work/$name-2" --name "$name" --seed 1 --threads 1 $further
     # And its codebook is fitted to far more latents than a batch has.
-    python "$scripts/refit_codebook.py" "$work/$name-2" "$work/photos.txt" "$work/$name-3" \
-        --latents "${LATENTS:-1600000}"
+    [[ -f $work/$name-3/config.json ]] ||
+        python "$scripts/refit_codebook.py" "$work/$name-2" "$work/photos.txt" "$work/$name-3" \
+            --latents "${LATENTS:-1600000}"
     runs+=("$work/$name-2" "$work/$name-3")
 fi
 python "$scripts/bundle_photo.py" "$name" "$work/corpus" "$kodak" "${runs[@]}"
