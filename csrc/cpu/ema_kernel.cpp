@@ -66,14 +66,17 @@ template <class T> inline void add_lane(const T* row, double* sum) {
 template <class T>
 void add_rows(const T* x, int64_t stride, const int64_t* codes, int64_t rows, int64_t width,
               double* sums) {
-  constexpr int kRowsAhead = 4;
+  constexpr int kRowsAhead = 16, kSumsAhead = 2;
   for (int64_t n = 0; n < rows; ++n) {
     const T* row = x + n * stride;
     const T* ahead = n + kRowsAhead < rows ? row + kRowsAhead * stride : row;
     double* sum = sums + codes[n] * width;
+    const double* next = n + kSumsAhead < rows ? sums + codes[n + kSumsAhead] * width : sum;
     int64_t d = 0;
     for (; d + 2 * kLane <= width; d += 2 * kLane) {
       __builtin_prefetch(ahead + d);
+      __builtin_prefetch(next + d);
+      __builtin_prefetch(next + d + kLane);
       add_lane(row + d, sum + d);
       add_lane(row + d + kLane, sum + d + kLane);
     }
