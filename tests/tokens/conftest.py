@@ -8,11 +8,16 @@ import pytest
 from vqtok.tokens import Header, Sample, ShardInfo, write_manifest, write_shard
 
 
-@pytest.fixture(params=["plain", "bits", "entropy"])
+@pytest.fixture(params=["plain", "bits", "entropy", "entropy 2"])
 def header(request: pytest.FixtureRequest) -> Header:
-    """Three codebooks of awkward sizes, in each packing tier."""
+    """Three codebooks of awkward sizes, in each packing tier, and in format version 2."""
+    packing, _, version = request.param.partition(" ")
     return Header(
-        tokenizer="f" * 64, tokenizer_name="toy", codebook_sizes=(5, 300, 16), packing=request.param
+        tokenizer="f" * 64,
+        tokenizer_name="toy",
+        codebook_sizes=(5, 300, 16),
+        packing=packing,
+        format_version=int(version or 1),
     )
 
 

@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqtok.errors import DataError
-from vqtok.tokens import ShardReader, TokenReader, read_manifest, verify
+from vqtok.tokens import (
+    Header,
+    Sample,
+    ShardReader,
+    TokenReader,
+    read_manifest,
+    verify,
+    write_shard,
+)
 from vqtok.tokens.header import parse_json
 
 TYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8", "F32": "<f4"}
@@ -348,3 +356,39 @@ def test_overwritten_bytes_never_crash_a_reader(
     for index in range(len(reader)):
         with contextlib.suppress(DataError):
             reader[index]
+
+
+@pytest.mark.parametrize("moved", [-24, -4, 4])
+def test_an_index_of_a_wrong_size_refuses_the_shard(tmp_path: Path, moved: int) -> None:
+    """Format version 2, with right checksums."""
+    path = tmp_path / "x"
+    header = Header(
+        tokenizer="f", tokenizer_name="n", codebook_sizes=(5,), packing="bits", format_version=2
+    )
+    write_shard(path, [Sample(np.zeros((9, 9, 1), np.int64))] * 2, header)
+    data = path.read_bytes()
+    base = 8 + int.from_bytes(data[:8], "little")
+    description = json.loads(data[8:base])
+    index, tokens = description["index"], description["tokens"]
+    end = index["data_offsets"][1] + moved
+    index |= {"shape": [end], "data_offsets": [0, end]}
+    begin, last = end, tokens["data_offsets"][1]
+    tokens |= {"shape": [last - begin], "data_offsets": [begin, last]}
+    text = json.dumps(description, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    rest = bytearray(data[base:])
+    rest[end - 4 : end] = zlib.crc32(head).to_bytes(4, "little")
+    path.write_bytes(head + rest)
+    with pytest.raises(DataError, match=f"x: an index of {end} bytes is of no samples"):
+        ShardReader(path)
+
+
+def test_the_index_of_another_version_is_no_index(tmp_path: Path) -> None:
+    forgery = Forgery()
+    forgery.header["format_version"] = 2
+    with pytest.raises(DataError, match="tensor 'index' is missing"):
+        ShardReader(forgery.write(tmp_path / "x"))
+    forgery = Forgery()
+    forgery.extra["index"] = np.zeros(3, "u1")  # a name that version 1 does not know
+    assert ShardReader(forgery.write(tmp_path / "y"))[3].codes[..., 0].tolist() == [[2, 3], [4, 0]]

@@ -78,6 +78,9 @@ def test_plain_safetensors_reads_a_shard(tmp_path: Path, header: Header, samples
     path = tmp_path / "x.safetensors"
     write_shard(path, samples, header)
     tensors = load_file(path)
+    if header.format_version == 2:
+        assert set(tensors) == {"index", "tokens", "meta"}
+        return
     codes = sum(math.prod(sample.codes.shape) for sample in samples)
     names = {"offsets", "meta_offsets", "shape", "crc32", "header_crc32", "tokens", "meta"}
     assert set(tensors) == names | ({"plane_sizes"} if header.packing == "entropy" else set())

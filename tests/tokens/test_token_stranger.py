@@ -18,10 +18,26 @@ TYPES = {"U8": "<u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8"}
 
 def stranger_reads(folder: Path):
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    assert (manifest["format"], manifest["format_version"]) == ("vqtok.tokens", 1)
+    assert manifest["format"] == "vqtok.tokens"
+    assert manifest["format_version"] in (1, 2)
     for shard in manifest["shards"]:
         assert "/" not in shard["file"]
         yield from stranger_reads_shard((folder / shard["file"]).read_bytes())
+
+
+def stranger_opens(index: bytes, header):
+    d, q = len(header["dims"]), len(header["codebook_sizes"])
+    sizes = [("plane_sizes", "U32", q)] if header["packing"] == "entropy" else []
+    n, rest = divmod(len(index) - 20, 16 + 4 * d + 4 * (2 * q + 1 if sizes else q + 1))
+    assert rest == 0
+    parts = {}
+    table = [("offsets", "I64", 0), ("meta_offsets", "I64", 0), ("shape", "I32", d)]
+    for name, dtype, width in [*table, *sizes, ("crc32", "U32", q + 1), ("header_crc32", "U32", 0)]:
+        count = n * width or (1 if name == "header_crc32" else n + 1)
+        part = np.frombuffer(index, TYPES[dtype], count)
+        parts[name] = part.reshape(n, width) if width else part
+        index = index[part.nbytes :]
+    return parts
 
 
 def bits_of(size: int) -> int:
@@ -37,6 +53,8 @@ def stranger_reads_shard(data: bytes):
         begin, end = entry["data_offsets"]
         flat = np.frombuffer(data[base + begin : base + end], TYPES[entry["dtype"]])
         tensors[name] = flat.reshape(entry["shape"])
+    if header["format_version"] == 2:
+        tensors |= stranger_opens(tensors.pop("index").tobytes(), header)
     assert tensors["header_crc32"][0] == zlib.crc32(data[:base])
     tokens, meta = tensors["tokens"], tensors["meta"].tobytes()
     for i, dims in enumerate(tensors["shape"].tolist()):
@@ -119,6 +137,9 @@ def test_the_head_is_as_the_format_says(dataset: Path, header: Header) -> None:
         ("tokens", {1: "U8", 2: "U16"}[item], [info["token_bytes"] // item], item),
         ("meta", "U8", [info["meta_bytes"]], 1),
     ]
+    if header.format_version == 2:
+        length = sum(math.prod(shape) * size for *_, shape, size in table[:-2])
+        table = [("index", "U8", [length], 1), *table[-2:]]
     keys = ["format", "format_version", "tokenizer", "tokenizer_name", "codebook_sizes"]
     keys += ["modality", "packing", "dims"]
     keys += ["prior"] if header.packing == "entropy" else []

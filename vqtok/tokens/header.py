@@ -12,8 +12,9 @@ from vqtok.errors import DataError
 
 FORMAT = "vqtok.tokens"
 FORMAT_VERSION = 2
-MIXED_VERSION = 2
-"""From this version on a prior is mixed with what the sample shows; nothing else differs."""
+SMALL_VERSION = 2
+"""From this version on a prior is mixed with what the sample shows, and one tensor of a shard holds
+the whole index."""
 DIMS = {"image": ("h", "w"), "audio": ("t", "c")}
 PACKINGS = ("plain", "bits", "entropy")
 MAX_CODEBOOK_SIZE = 1 << 32
@@ -51,7 +52,7 @@ class Header:
     format_version: int = 0
 
     def __post_init__(self) -> None:
-        version = self.format_version or (MIXED_VERSION if self.prior else 1)
+        version = self.format_version or (SMALL_VERSION if self.prior else 1)
         if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
                 f"token format version {version!r} is not readable by this vqtok (it knows "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqtok.errors import DataError
-from vqtok.tokens.header import Header, dump_json, parse_json
+from vqtok.tokens.header import SMALL_VERSION, Header, dump_json, parse_json
 from vqtok.tokens.packing import packing_of
 
 MAX_HEAD = 1 << 20
@@ -36,7 +36,7 @@ class Tensor:
 def tensor_table(
     header: Header, samples: int, token_bytes: int, meta_bytes: int
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """dtype and shape of each tensor of a shard, in file order (aligned to their items)."""
+    """dtype and shape of what a shard holds, in file order (aligned to their items)."""
     packing = packing_of(header)
     sizes = {"plane_sizes": ("U32", (samples, header.num_codebooks))} if packing.has_sizes else {}
     return {
@@ -51,12 +51,29 @@ def tensor_table(
     }
 
 
+def _listed(
+    header: Header, table: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> Mapping[str, tuple[str, tuple[int, ...]]]:
+    """The tensors by which a file of this version shows that: names cost bytes."""
+    if header.format_version < SMALL_VERSION:
+        return table
+    content = {name: table[name] for name in ("tokens", "meta")}
+    index = sum(_num_bytes(entry) for name, entry in table.items() if name not in content)
+    return {"index": ("U8", (index,)), **content}
+
+
+def _num_bytes(entry: tuple[str, tuple[int, ...]]) -> int:
+    dtype, shape = entry
+    return math.prod(shape) * ITEM_BYTES[dtype]
+
+
 def build_head(header: Header, samples: int, token_bytes: int, meta_bytes: int) -> bytes:
     """The bytes of a shard before its first tensor, padded with spaces to a multiple of 8."""
     description: dict[str, Any] = {"__metadata__": {"vqtok": dump_json(header.to_json()).decode()}}
     end = 0
-    for name, (dtype, shape) in tensor_table(header, samples, token_bytes, meta_bytes).items():
-        begin, end = end, end + math.prod(shape) * ITEM_BYTES[dtype]
+    table = tensor_table(header, samples, token_bytes, meta_bytes)
+    for name, (dtype, shape) in _listed(header, table).items():
+        begin, end = end, end + _num_bytes((dtype, shape))
         description[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = dump_json(description)
     text += b" " * (-len(text) % 8)
@@ -77,16 +94,43 @@ def parse_head(
     """
     head = _cut_head(data, where) if rebuilt is None else rebuilt
     tensors, metadata = _parse_safetensors(head, len(data), where)
-    stored = _wanted(tensors, "header_crc32", "U32", where, (1,))
-    crc = int.from_bytes(data[stored.begin : stored.end], "little")
-    if rebuilt is None and crc != zlib.crc32(head):
+    if rebuilt is None and _stored_crc(data, tensors, where) != zlib.crc32(head):
         raise DataError(f"{where}: the header is damaged (CRC mismatch)")
     text = metadata.get("vqtok")
     if not isinstance(text, str):
         raise DataError(f"{where}: not a vqtok token file (no vqtok entry in __metadata__)")
     header = Header.from_json(parse_json(text.encode("utf-8", "replace"), where), where)
+    if header.format_version >= SMALL_VERSION:
+        tensors = {**tensors, **_parts_of_index(header, tensors, where)}
     _check_tensors(header, tensors, where)
     return header, tensors
+
+
+def _stored_crc(data: memoryview, tensors: Mapping[str, Tensor], where: str) -> int:
+    """What stands at the end of the index."""
+    if "header_crc32" in tensors or "index" not in tensors:
+        end = _wanted(tensors, "header_crc32", "U32", where, (1,)).end
+    else:
+        index = _wanted(tensors, "index", "U8", where, None)
+        end = max(index.end, index.begin + 4)
+    return int.from_bytes(data[end - 4 : end], "little")
+
+
+def _parts_of_index(header: Header, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Where in ``index`` lies what has a tensor of its own in a file of version 1."""
+    index = _wanted(tensors, "index", "U8", where, None)
+    none, one = (
+        sum(map(_num_bytes, tensor_table(header, samples, 0, 0).values())) for samples in (0, 1)
+    )
+    samples, rest = divmod(index.end - index.begin - none, one - none)
+    if samples < 0 or rest:
+        raise DataError(f"{where}: an index of {index.end - index.begin} bytes is of no samples")
+    parts, end = {}, index.begin
+    for name, (dtype, shape) in tensor_table(header, samples, 0, 0).items():
+        if name not in ("tokens", "meta"):
+            begin, end = end, end + _num_bytes((dtype, shape))
+            parts[name] = Tensor(dtype, shape, begin, end)
+    return parts
 
 
 def _cut_head(data: memoryview, where: str) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vqtok.errors import DataError
 from vqtok.ops import bits as bit_ops
-from vqtok.tokens.header import MIXED_VERSION, Header
+from vqtok.tokens.header import SMALL_VERSION, Header
 from vqtok.tokens.models import Adaptive, Alone, Model, grid_of
 from vqtok.tokens.prior import find_prior
 
@@ -135,7 +135,7 @@ class Entropy:
                 f"prior {header.prior[:12]} is for codebooks of {list(prior.codebook_sizes)} "
                 f"codes, the dataset has {list(header.codebook_sizes)}"
             )
-        return prior if header.format_version >= MIXED_VERSION else Alone(prior.networks)
+        return prior if header.format_version >= SMALL_VERSION else Alone(prior.networks)
 
     def pack(self, codes: NDArray[Any]) -> list[bytes]:
         *dims, num_codebooks = codes.shape
