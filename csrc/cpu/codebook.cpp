@@ -145,6 +145,16 @@ const ByteCodebook& PackedCodebook::bytes() const {
   return *bytes_;
 }
 
+const float* PackedCodebook::rows() const {
+  std::call_once(rows_once_, [this] {
+    rows_ = Buffer<float>(size * dim, Fill::nothing);
+    for (int64_t k = 0; k < size; ++k)
+      for (int64_t d = 0; d < dim; ++d)
+        rows_[k * dim + d] = values[(k / kTile * dim + d) * kTile + k % kTile];
+  });
+  return rows_.data();
+}
+
 const Tree& PackedCodebook::tree() const {
   std::call_once(tree_once_, [this] { tree_ = std::make_unique<Tree>(*this); });
   return *tree_;

@@ -14,6 +14,7 @@ struct Lookup {
   const Matrix& x;
   int64_t* codes;
   const NearestKernel& kernel;
+  const float* rows;  // the codes [size][dim], or null
 
   int dim() const { return static_cast<int>(codebook.dim); }
   TileRange tiles(int32_t begin, int32_t end) const {

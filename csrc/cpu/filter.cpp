@@ -33,7 +33,6 @@ ByteCodebook::ByteCodebook(const PackedCodebook& codebook) : tiles((codebook.til
   depth = chunks * chunk;
   values = Buffer<int8_t>(codes * depth);
   sums = Buffer<int32_t>(codes);
-  rows = Buffer<float>(codes * dim);
   offsets = Buffer<float>(codes);
   std::fill_n(offsets.data(), codes, -INFINITY);
   std::copy_n(codebook.offsets.data(), codebook.offsets.size(), offsets.data());
@@ -49,7 +48,6 @@ ByteCodebook::ByteCodebook(const PackedCodebook& codebook) : tiles((codebook.til
       loss += lost * lost;
       values[k * depth + d] = static_cast<int8_t>(q);
       sums[k] += q;
-      rows[k * dim + d] = v;
     }
     largest_norm = std::max(largest_norm, norm);
     largest_loss = std::max(largest_loss, loss);

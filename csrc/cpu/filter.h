@@ -19,7 +19,7 @@ class ByteCodebook {
   int32_t tiles;             // a multiple of 4
   Buffer<int8_t> values;     // [tiles][8][depth]
   Buffer<int32_t> sums;      // of the bytes of each code
-  Buffer<float> rows, offsets;  // float32 codes [tiles][8][dim]; -|c|^2/2 (-inf: no such code)
+  Buffer<float> offsets;     // -|c|^2/2 (-inf: no such code)
   float scale = 0;           // c ~ scale * byte
   double largest_norm = 0;   // max |c|
   double largest_loss = 0;   // max |c - scale * bytes|

@@ -293,8 +293,10 @@ inline float dot(const float* a, const float* b, int dim) {
 void rescore(CodeRows codes, PanelRows rows, const CodeHit* hits, int count, RowScores scores) {
   for (int h = 0; h < count; ++h) {
     const int r = hits[h].row;
-    const int64_t k = hits[h].code;
-    const float score = dot(codes.values + k * codes.dim, rows.row(r), codes.dim) + codes.offsets[k];
+    const int64_t k = hits[h].code, there = k < codes.size ? k : codes.size - 1;
+    // NaN, from a code that is not finite, is neither the best nor the second
+    const float score =
+        dot(codes.values + there * codes.dim, rows.row(r), codes.dim) + codes.offsets[k];
     const float best = scores.best[r], second = scores.second[r];
     const float lower = score > best ? best : score;
     const int32_t better = -static_cast<int32_t>(score > best);

@@ -51,9 +51,10 @@ struct RowScores {
   int32_t* code;
 };
 
-// Codes [codes][dim] and offsets [codes], one after the other.
+// `size` codes [size][dim], one after the other; offsets [codes], -inf from `size` on.
 struct CodeRows {
   const float *values, *offsets;
+  int64_t size;
   int dim;
 };
 

@@ -22,6 +22,8 @@ double most_hits(const PackedCodebook& codebook) {
 FilterSearch::FilterSearch(const Lookup& lookup, const Blocking& blocking, const Filter& filter,
                            ExactSearch& exact)
     : lookup_(lookup), blocking_(blocking), filter_(filter), kernel_(*lookup.kernel.filter),
+      codes_{lookup.rows ? lookup.rows : lookup.codebook.rows(), filter.book().offsets.data(),
+             lookup.codebook.size, lookup.dim()},
       exact_(exact), chunk_tiles_(std::min(kChunkTiles, filter.book().tiles)),
       rows_(lookup.x, blocking.panels * kFilterRows), panel_(lookup.codebook.dim * kFilterRows),
       bytes_(blocking.panels * kFilterRows * filter.book().depth),
@@ -48,14 +50,10 @@ bool FilterSearch::scan(int64_t block, int32_t begin, int32_t end, bool insist) 
       const double most = t == begin ? at_first * double(p * kFilterRows + count_of(p))
                                      : per_row * double(count);
       if (hits > most && !insist) return false;
-      kernel_.rescore(code_rows(), rows_.panel(p * kFilterRows, count_of(p)), hits_.data(), found,
+      kernel_.rescore(codes_, rows_.panel(p * kFilterRows, count_of(p)), hits_.data(), found,
                       scores(p));
     }
   return true;
-}
-
-CodeRows FilterSearch::code_rows() const {
-  return {filter_.book().rows.data(), filter_.book().offsets.data(), lookup_.dim()};
 }
 
 RowScores FilterSearch::scores(int64_t panel) {
@@ -87,7 +85,7 @@ int FilterSearch::look(int64_t panel, int count, int32_t begin, int32_t end, boo
   if (first) {  // a first score to compare with
     kernel_.best_codes(filter_.codes(), begin, end, found, scored);
     for (int r = 0; r < count; ++r) hits_[r] = {r, scored[r]};
-    kernel_.rescore(code_rows(), rows_.panel(at, count), hits_.data(), count, scores(panel));
+    kernel_.rescore(codes_, rows_.panel(at, count), hits_.data(), count, scores(panel));
   }
   kernel_.thresholds(&best_[at], &margins_[at], &errors_[at], filter_.inverse_unit(), thresholds);
   return kernel_.collect(filter_.codes(), begin, end, found, thresholds, scored, scratch_.data(),

@@ -33,12 +33,12 @@ class FilterSearch {
   void pack(int64_t panel, int count);
   int look(int64_t panel, int count, int32_t begin, int32_t end, bool first);
   RowScores scores(int64_t panel);
-  CodeRows code_rows() const;
 
   const Lookup& lookup_;
   const Blocking& blocking_;
   const Filter& filter_;
   const FilterKernel& kernel_;
+  const CodeRows codes_;
   ExactSearch& exact_;
   int32_t chunk_tiles_;
   FloatRows rows_;

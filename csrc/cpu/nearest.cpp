@@ -206,10 +206,10 @@ int32_t choose_share(const PackedCodebook& codebook, int64_t blocks, int threads
 void force_method(Method method) { forced = method; }
 
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
-                const NearestKernel& kernel) {
+                const NearestKernel& kernel, const float* rows) {
   const IeeeArithmetic ieee;
   const Method method = forced;
-  const Lookup lookup{codebook, x, codes, kernel};
+  const Lookup lookup{codebook, x, codes, kernel, rows};
   const double products = static_cast<double>(x.rows) * codebook.dim * codebook.size;
   threads = static_cast<int>(std::clamp(products / kProductsPerThread, 1.0, double(threads)));
   const Blocking blocking(codebook, x.rows, kernel.rows, threads);
@@ -228,14 +228,14 @@ int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes,
   run_team(static_cast<int>(std::min<int64_t>(threads, blocking.blocks * shares)), [&](int, int) {
     Searches searches(plan);
     for (int64_t task; (task = next++) < blocking.blocks * shares;) {
-      const int64_t block = task / shares, rows = blocking.row_count(block);
+      const int64_t block = task / shares;
       if (shares == 1) {
         searches.search(block, trial);
         continue;
       }
       const int32_t begin = static_cast<int32_t>(task % shares) * plan.share_tiles;
       const bool useful = searches.scan(block, begin, begin + plan.share_tiles);
-      if (shared[block].add(searches.found(), rows, useful))
+      if (shared[block].add(searches.found(), blocking.row_count(block), useful))
         searches.settle(block, shared[block].useful());
     }
     searches.exact().finish();

@@ -42,6 +42,7 @@ struct PackedCodebook {
   // Made when first asked for.
   const ByteCodebook& bytes() const;
   const Tree& tree() const;
+  const float* rows() const;  // [size][dim]
 
   // Rows looked up so far: whether making these is worth while.
   mutable std::atomic<int64_t> rows_seen{0};
@@ -54,6 +55,8 @@ struct PackedCodebook {
   mutable std::unique_ptr<Tree> tree_;
   mutable std::once_flag bytes_once_;
   mutable std::unique_ptr<ByteCodebook> bytes_;
+  mutable std::once_flag rows_once_;
+  mutable Buffer<float> rows_;
 };
 
 // How codes are found: this affects time alone. A method that cannot be used gives way to float32.
@@ -62,8 +65,9 @@ enum class Method : int { automatic = 0, float32 = 1, filter = 2, tree = 3 };
 // For tests and benchmarks: what all lookups of this process use from now on.
 void force_method(Method method);
 
-// Writes one code per row of x; returns the first row with a NaN or Inf, or -1.
+// Writes one code per row of x; returns the first row with a NaN or Inf, or -1. `rows` are what was
+// packed, float32 [size][dim], if the caller has that: a copy is made and kept otherwise.
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
-                const NearestKernel& kernel);
+                const NearestKernel& kernel, const float* rows = nullptr);
 
 }  // namespace vqtok

@@ -51,7 +51,8 @@ int64_t residual(const std::vector<Codebook>& codebooks, const Matrix& x, int64_
     const int64_t count = std::min(block, x.rows - begin);
     Matrix rows{x.row<float>(begin), DType::f32, count, dim, x.row_stride};
     for (int64_t q = 0; q < levels; ++q) {
-      const int64_t bad = nearest(*codebooks[q].packed, rows, found.data(), threads, kernel);
+      const int64_t bad = nearest(*codebooks[q].packed, rows, found.data(), threads, kernel,
+                                  codebooks[q].values);
       if (bad >= 0 && (first_bad_row < 0 || begin + bad < first_bad_row))
         first_bad_row = begin + bad;
       const Level level{codebooks[q].values, found.data(), q == 0, q + 1 == levels};

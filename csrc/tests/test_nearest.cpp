@@ -33,7 +33,9 @@ template <class T> int64_t check_lookup(const Problem<T>& p, DType dtype, const 
       force_method(static_cast<Method>(method));
       std::vector<int64_t> codes(p.rows, -1);
       const PackedCodebook packed(p.code_matrix(dtype), threads);
-      bad_row = nearest(packed, p.x_matrix(dtype), codes.data(), threads, *isas[i].nearest);
+      const bool lent = dtype == DType::f32 && threads > 1;  // the caller's codes, not a copy
+      bad_row = nearest(packed, p.x_matrix(dtype), codes.data(), threads, *isas[i].nearest,
+                        lent ? p.code_matrix(dtype).template row<float>(0) : nullptr);
       for (int64_t n = 0; n < p.rows; ++n)
         CHECK(codes[n] == want[n],
               "%s, %s, method %d, %d threads, K=%lld D=%lld: row %lld has %lld, want %lld", what,
