@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.nn.rows import RowConv, RowUp, pad
 from vqtok.nn.sound import SoundStack
 
 
@@ -128,8 +129,8 @@ class PaddedConv(nn.Module):
     ) -> None:
         super().__init__()
         self.activated = activated
-        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, bias=bias)
-        self.norm = nn.GroupNorm(1, channels_out) if normed else nn.Identity()
+        self.conv = RowConv(channels_in, channels_out, kernel, stride=stride, bias=bias)
+        self.norm = TimeNorm(1, channels_out) if normed else nn.Identity()
         self.stride = stride
         self.mode = padding
         total = kernel - stride
@@ -141,8 +142,8 @@ class PaddedConv(nn.Module):
         # A sound shorter than what is mirrored gets zeros behind it first.
         short = max(max(left, right) - x.shape[-1] + 1, 0) if self.mode == "reflect" else 0
         if short:
-            x = F.pad(x, (0, short))
-        padded = F.pad(x, (left, right), mode=self.mode) if left or right else x
+            x = pad(x, 0, short)
+        padded = pad(x, left, right, self.mode)
         if self.activated:
             x = F.elu(padded, inplace=padded is not x)
         else:
@@ -172,19 +173,22 @@ class TrimmedUp(nn.Module):
         depthwise: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose1d(
-            *(channels_in, channels_out, 2 * stride),
-            stride=stride,
-            groups=channels_in if depthwise else 1,
-            bias=not depthwise,
-        )
-        self.norm = nn.GroupNorm(1, channels_out) if normed else nn.Identity()
+        groups = channels_in if depthwise else 1
+        self.conv = RowUp(channels_in, channels_out, stride, groups=groups, bias=not depthwise)
+        self.norm = TimeNorm(1, channels_out) if normed else nn.Identity()
         self.stride = stride
         self.cut = 0 if causal else stride - stride // 2
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(self.conv(x))
         return y[..., self.cut : self.cut + x.shape[-1] * self.stride]
+
+
+class TimeNorm(nn.GroupNorm):
+    """``nn.GroupNorm`` of [B, C, T], whose order in memory it keeps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.unsqueeze(2)).squeeze(2)
 
 
 class Bottlenecked(nn.Module):

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.nn.rows import RowConv, RowUp, pad
 from vqtok.nn.sound import ENDS, SoundStack
 from vqtok.nn.waves import check_waves
+
+_PIECE = 1 << 16  # numbers
 
 
 class Snake(nn.Module):
@@ -26,11 +28,19 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        turned = self.alpha * x
-        # At the sample rate it takes as long to find memory as to fill it.
-        sines = turned.sin() if torch.is_grad_enabled() else turned.sin_()
-        squares = sines.square() if torch.is_grad_enabled() else sines.square_()
-        return torch.addcmul(x, squares, (self.alpha + 1e-9).reciprocal())
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return torch.addcmul(x, (self.alpha * x).sin().square(), self._inverse())
+        # In pieces, which stay in the cache.
+        out = torch.empty_like(x)
+        places = max(1, _PIECE // x.shape[1])
+        alpha, inverse = self.alpha[:, 0], self._inverse()[:, 0]
+        rows, results = (torch.split(y.transpose(1, 2), places, dim=1) for y in (x, out))
+        for row, result in zip(rows, results, strict=True):
+            torch.addcmul(row, (alpha * row).sin_().square_(), inverse, out=result)
+        return out
+
+    def _inverse(self) -> Tensor:
+        return (self.alpha + 1e-9).reciprocal()
 
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -71,19 +81,21 @@ class WaveConv(WaveLayer):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(
-            *(channels_in, channels_out, kernel), stride=stride, dilation=dilation, groups=groups
-        )
         self.stride = stride
         self.span = dilation * (kernel - 1)
         padding = self.span + 1 - stride
         self.padding = (padding, 0) if causal else (padding - padding // 2, padding // 2)
         self.even = self.padding[0] == self.padding[1]
-        if self.even:  # needs no padded copy then
-            self.conv.padding = self.padding[:1]
+        self.conv = RowConv(
+            *(channels_in, channels_out, kernel),
+            stride=stride,
+            padding=self.padding[0] if self.even else 0,  # which needs no padded copy
+            dilation=dilation,
+            groups=groups,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x if self.even else F.pad(x, self.padding))
+        y: Tensor = self.conv(x if self.even else pad(x, *self.padding))
         return y
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
@@ -100,16 +112,11 @@ class WaveUp(WaveLayer):
         super().__init__()
         self.stride = stride
         self.cut = 0 if causal else -(-stride // 2)
-        self.conv = nn.ConvTranspose1d(
-            *(channels_in, channels_out, 2 * stride),
-            stride=stride,
-            padding=self.cut,
-            output_padding=0 if causal else stride % 2,
-        )
+        self.conv = RowUp(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
-        return y[..., : x.shape[-1] * self.stride]
+        return y[..., self.cut : self.cut + x.shape[-1] * self.stride]
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         lowest = first + self.cut - 2 * self.stride + 1
@@ -132,7 +139,7 @@ class ResidualUnit(WaveLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.layers(x)
-        return x + residual
+        return x + residual if torch.is_grad_enabled() else residual.add_(x)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         return reach(self.layers, first, last)

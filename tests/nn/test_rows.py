@@ -1,0 +1,98 @@
+"""Convolutions stored place by place are torch's, in float64."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqtok.nn.rows import RowConv, RowUp, pad
+
+# channels in and out, kernel, stride, padding, dilation, groups
+CONVS = {
+    "one channel": (1, 8, 7, 1, 3, 1, 1),
+    "to one channel": (16, 1, 7, 1, 3, 1, 1),
+    "pointwise": (12, 5, 1, 1, 0, 1, 1),
+    "wide": (4, 64, 3, 1, 1, 1, 1),
+    "strided": (6, 9, 8, 4, 2, 1, 1),
+    "dilated": (8, 8, 7, 1, 9, 3, 1),
+    "strided and dilated": (5, 70, 3, 2, 2, 2, 1),
+    "depthwise": (8, 8, 7, 1, 27, 9, 8),
+    "in groups": (8, 4, 3, 1, 1, 1, 2),
+}
+
+
+def by_definition(layer: nn.Module, x: Tensor) -> Tensor:
+    """What torch's own layer gives, in float64."""
+    double = copy.deepcopy(layer).double()
+    base = nn.Conv1d if isinstance(layer, RowConv) else nn.ConvTranspose1d
+    result: Tensor = base.forward(double, x.double())
+    return result
+
+
+def check(layer: nn.Module, x: Tensor) -> None:
+    expected = by_definition(layer, x)
+    for given in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
+        found = layer(given)
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        with torch.no_grad():
+            found = layer(given)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        assert found.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", CONVS)
+def test_a_convolution_is_torchs(name: str, batch: int, bias: bool) -> None:
+    channels, out, kernel, stride, padding, dilation, groups = CONVS[name]
+    torch.manual_seed(0)
+    sizes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    layer = RowConv(channels, out, kernel, **sizes, bias=bias)
+    for length in (dilation * (kernel - 1) + 1, 61, 200):
+        check(layer, torch.randn(batch, channels, length))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_a_transposed_convolution_is_torchs(stride: int, batch: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = RowUp(6, 4, stride, bias=bias)
+    for length in (1, 2, 33):
+        check(layer, torch.randn(batch, 6, length))
+    depthwise = RowUp(6, 6, stride, groups=6, bias=bias)
+    x = torch.randn(batch, 6, 33)
+    torch.testing.assert_close(depthwise(x).double(), by_definition(depthwise, x))
+
+
+def test_gradients_are_torchs() -> None:
+    torch.manual_seed(0)
+    for layer in (RowConv(3, 20, 5, stride=2, padding=2), RowUp(3, 4, 3)):
+        x = torch.randn(2, 3, 31, requires_grad=True)
+        wanted = torch.autograd.grad(by_definition(layer, x).square().sum(), x)[0]
+        found = torch.autograd.grad(layer(x).square().sum(), (x, layer.weight))
+        torch.testing.assert_close(found[0], wanted.float(), rtol=1e-4, atol=1e-4)
+        assert found[1].shape == layer.weight.shape
+
+
+def test_tensors_are_torchs_however_they_lie_in_memory() -> None:
+    layer, plain = RowConv(4, 6, 3), nn.Conv1d(4, 6, 3)
+    assert {k: v.shape for k, v in layer.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+    layer.load_state_dict(plain.state_dict())
+    for same in (layer, copy.deepcopy(layer)):
+        assert torch.equal(same.weight, plain.weight)
+        assert same.weight.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
+def test_padding_keeps_the_order_in_memory(mode: str) -> None:
+    x = torch.randn(2, 9, 5).transpose(1, 2)
+    padded = pad(x, 3, 1, mode)
+    assert torch.equal(padded, F.pad(x.contiguous(), (3, 1), mode=mode))
+    assert padded.transpose(1, 2).is_contiguous()
+    assert pad(x, 0, 0, mode) is x
