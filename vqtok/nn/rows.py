@@ -39,10 +39,11 @@ class RowConv(nn.Conv1d):
         (kernel,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
         padding = int(self.padding[0])
         places = (x.shape[-1] + 2 * padding - self.span - 1) // stride + 1
-        # Gathered, what a place sees is a copy: no larger than the result, or than the weights.
+        # Gathered, what each place sees is a copy: no larger than the result, or than the weights.
         few = kernel * self.in_channels <= self.out_channels or places <= self.out_channels
-        if few and self.groups == 1 and not torch.is_grad_enabled():
-            return self._multiply(pad(x, padding, padding), places)
+        short = kernel <= 3 and stride == dilation == 1  # torch would gather it in any case
+        if (few or short) and self.groups == 1 and not torch.is_grad_enabled():
+            return self._multiply(pad(x, padding, padding), places, 1 if few else kernel)
         if self.groups > 1 and padding:  # slow inside of the convolution
             x, padding = pad(x, padding, padding), 0
         y = F.conv2d(
@@ -51,18 +52,27 @@ class RowConv(nn.Conv1d):
         )
         return y.squeeze(2)
 
-    def _multiply(self, x: Tensor, places: int) -> Tensor:
-        """The convolution of a padded input as a product of what each place sees."""
+    def _multiply(self, x: Tensor, places: int, step: int) -> Tensor:
+        """The convolution of a padded input as products of what places see.
+
+        Each product is of every ``step``-th place. What these see need not be copied if it does not
+        overlap and lies in one piece.
+        """
         (kernel,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
-        rows = x.transpose(1, 2).contiguous()
-        batch, length, width = rows.shape
-        seen = rows.as_strided(
-            (batch, places, kernel, width),
-            (length * width, stride * width, dilation * width, 1),
-            rows.storage_offset(),
-        )
-        weight = self.weight.transpose(1, 2).flatten(1)
-        return F.linear(seen.flatten(2), weight, self.bias).transpose(1, 2)
+        width = self.in_channels
+        weight = self.weight.transpose(1, 2).flatten(1).T
+        bias = weight.new_zeros(len(weight.T)) if self.bias is None else self.bias
+        out = x.new_empty(len(x), places, self.out_channels)
+        for rows, result in zip(x.transpose(1, 2).contiguous(), out, strict=True):
+            for first in range(min(step, places)):
+                some = result[first::step]
+                seen = rows.as_strided(
+                    (len(some), kernel, width),
+                    (step * stride * width, dilation * width, 1),
+                    rows.storage_offset() + first * stride * width,
+                )
+                torch.addmm(bias, seen.flatten(1), weight, out=some)
+        return out.transpose(1, 2)
 
 
 class RowUp(nn.ConvTranspose1d):

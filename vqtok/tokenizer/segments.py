@@ -148,23 +148,23 @@ class SegmentEncoderStream(EncoderStream):
         """See :meth:`EncoderStream.finish`."""
         self._close()
         pieces = [self._take(self._resampler.finish())]
-        while self._waiting.shape[1]:
-            pieces.append(self._code([self._next()]))
+        starts = range(0, self._waiting.shape[1], self._form.step)
+        pieces.append(self._code([self._window(start) for start in starts]))
+        self._waiting = self._waiting[:, :0]
         return torch.cat(pieces)
 
     def _take(self, samples: np.ndarray) -> Tensor:
         """Code every segment that is complete with these samples (at the network's rate)."""
         both = torch.from_numpy(np.ascontiguousarray(samples)).expand(2, -1)
         self._waiting = torch.cat([self._waiting, both], dim=1)
-        windows = []
-        while self._waiting.shape[1] >= self._form.segment:
-            windows.append(self._next())
-        return self._code(windows)
+        starts = range(0, self._waiting.shape[1] - self._form.segment + 1, self._form.step)
+        codes = self._code([self._window(start) for start in starts])
+        self._waiting = self._waiting[:, len(starts) * self._form.step :].clone()
+        return codes
 
-    def _next(self) -> Tensor:
-        window = self._waiting[:, : self._form.segment].clone()
-        self._waiting = self._waiting[:, self._form.step :].clone()
-        return window
+    def _window(self, start: int) -> Tensor:
+        """A segment, or what there is of it."""
+        return self._waiting[:, start : start + self._form.segment]
 
     def _code(self, windows: Sequence[Tensor]) -> Tensor:
         """Codes [t, 1, q] of segments [2, n]."""
