@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtok.nn.rows import RowConv, RowUp, pad
+from vqtok.nn.seanet import TimeNorm
 
 # channels in and out, kernel, stride, padding, dilation, groups
 CONVS = {
@@ -96,3 +97,19 @@ def test_padding_keeps_the_order_in_memory(mode: str) -> None:
     assert torch.equal(padded, F.pad(x.contiguous(), (3, 1), mode=mode))
     assert padded.transpose(1, 2).is_contiguous()
     assert pad(x, 0, 0, mode) is x
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, -50.0])
+@pytest.mark.parametrize("places", [2, 5000])
+def test_the_norm_is_group_norm(places: int, mean: float) -> None:
+    torch.manual_seed(0)
+    layer = TimeNorm(24)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, places, 24).transpose(1, 2) + mean
+    expected = nn.GroupNorm.forward(copy.deepcopy(layer).double(), x.double())
+    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        in_place = layer(x)
+    torch.testing.assert_close(in_place.double(), expected, rtol=1e-4, atol=1e-4)
+    assert in_place is x

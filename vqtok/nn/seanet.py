@@ -11,11 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtok.nn.rows import RowConv, RowUp, pad
 from vqtok.nn.sound import SoundStack
+
+_PIECE = 1 << 15  # numbers
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class PaddedConv(nn.Module):
         super().__init__()
         self.activated = activated
         self.conv = RowConv(channels_in, channels_out, kernel, stride=stride, bias=bias)
-        self.norm = TimeNorm(1, channels_out) if normed else nn.Identity()
+        self.norm = TimeNorm(channels_out) if normed else nn.Identity()
         self.stride = stride
         self.mode = padding
         total = kernel - stride
@@ -148,7 +151,9 @@ class PaddedConv(nn.Module):
             x = F.elu(padded, inplace=padded is not x)
         else:
             x = padded
-        y: Tensor = self.norm(self.conv(x[..., : x.shape[-1] - short]))
+        convolved = self.conv(x[..., : x.shape[-1] - short])
+        del padded, x  # not needed any longer
+        y: Tensor = self.norm(convolved)
         return y
 
 
@@ -175,7 +180,7 @@ class TrimmedUp(nn.Module):
         super().__init__()
         groups = channels_in if depthwise else 1
         self.conv = RowUp(channels_in, channels_out, stride, groups=groups, bias=not depthwise)
-        self.norm = TimeNorm(1, channels_out) if normed else nn.Identity()
+        self.norm = TimeNorm(channels_out) if normed else nn.Identity()
         self.stride = stride
         self.cut = 0 if causal else stride - stride // 2
 
@@ -185,10 +190,24 @@ class TrimmedUp(nn.Module):
 
 
 class TimeNorm(nn.GroupNorm):
-    """``nn.GroupNorm`` of [B, C, T], whose order in memory it keeps."""
+    """``nn.GroupNorm`` of [B, C, T] in one group; without gradients, in place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.unsqueeze(2)).squeeze(2)
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        for rows in x.transpose(1, 2):
+            pieces = torch.split(rows.flatten(), _PIECE)  # whose sums float32 holds
+            mean = torch.stack([piece.sum() for piece in pieces]).double().sum() / rows.numel()
+            near = mean.to(rows.dtype)
+            norms = torch.stack([torch.linalg.vector_norm(piece - near) for piece in pieces])
+            variance = norms.double().square().sum() / rows.numel()
+            scale = self.weight * (variance + self.eps).rsqrt()
+            shift = self.bias - mean * scale
+            torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype), out=rows)
+        return x
 
 
 class Bottlenecked(nn.Module):
