@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from vqtok.errors import UsageError
 from vqtok.media import list_sources
-from vqtok.pipeline import encode_dataset, make_plan
+from vqtok.pipeline import Share, encode_dataset, make_plan
 from vqtok.tokens import Prior, TokenReader, prior, verify
 
 
@@ -92,6 +93,24 @@ def test_another_prior_does_not_go_on_with_a_run(tokenizer, photos, tmp_path: Pa
         encode(tokenizer, photos, tmp_path / "out")
     with pytest.raises(UsageError, match=f"for the prior {plan.header.prior[:12]}, the tokenizer"):
         encode_dataset(plan, tokenizer, tmp_path / "new")
+
+
+@pytest.mark.parametrize("share", ["1/2", "all"])
+def test_what_an_older_vqtok_began_stays_in_its_format_version(
+    tokenizer, photos, tmp_path, folder_contents, share: str
+) -> None:
+    tokenizer.prior = toy_prior(0)
+    new = make_plan(list_sources(str(photos)), tokenizer, packing="entropy", shard_size=3)
+    old = replace(new, header=replace(new.header, format_version=1))
+    out = tmp_path / "out"
+    encode_dataset(old, tokenizer, tmp_path / "old")
+    encode_dataset(old, tokenizer, out, share=Share.parse(share))
+    with pytest.raises(UsageError, match=r"that differs: rate_weight 1.0 instead of 0.0"):
+        encode(tokenizer, photos, out, rate_weight=1.0)
+    assert encode_dataset(new, tokenizer, out).already_done == (share == "all")
+    assert folder_contents(out) == folder_contents(tmp_path / "old")
+    assert TokenReader(out).header.format_version == 1
+    assert verify(out) == []
 
 
 def test_other_packings_take_no_prior(tokenizer, photos, encoded, tmp_path, folder_contents):

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vqtok.errors import DataError, UsageError
 from vqtok.files import atomic_write, remove_temporaries, sync_directory, temporary_name
 from vqtok.pipeline.lock import Lock
 from vqtok.pipeline.plan import Plan, differences
-from vqtok.tokens.header import dump_json, parse_json
+from vqtok.tokens.header import Header, dump_json, parse_json
 from vqtok.tokens.manifest import (
     ERRORS,
     MANIFEST,
@@ -142,7 +142,7 @@ def open_workspace(out: Path, plan: Plan, *, shared: bool = False) -> Iterator[W
     plan, other files, or a run that is going on now; DataError when it holds the finished dataset
     of this plan but a shard of it is lost.
     """
-    _check_output(out, plan)
+    plan = _check_output(out, plan)
     work = out / WORK
     was_begun = _is_begun(out)
     lock = Lock(work / "lock")
@@ -150,7 +150,7 @@ def open_workspace(out: Path, plan: Plan, *, shared: bool = False) -> Iterator[W
         if not lock.take(shared=shared, seconds=MERGE_SECONDS if shared else 0):
             raise UsageError(f"{out}: another vqtok encode is writing here now")
         if not was_begun and _is_begun(out):  # by another process, perhaps with another plan
-            _check_output(out, plan)
+            plan = _check_output(out, plan)
         if not shared:
             remove_temporaries(out)
             remove_temporaries(work)
@@ -159,24 +159,26 @@ def open_workspace(out: Path, plan: Plan, *, shared: bool = False) -> Iterator[W
                 with atomic_write(work / PLAN, replace=False) as file:
                     file.write(plan.to_bytes())
             except FileExistsError:  # another process was faster, perhaps with another plan
-                _check_output(out, plan)
+                plan = _check_output(out, plan)
         yield Workspace(out, plan, lock)
     finally:
         lock.release()
 
 
-def _check_output(out: Path, plan: Plan) -> None:
+def _check_output(out: Path, plan: Plan) -> Plan:
+    """The plan to go on with: what an older vqtok began stays in its format version."""
     if out.is_symlink() and not out.exists():
         raise UsageError(f"{out} is a link to nothing; remove it, or make the folder it names")
     if (out / WORK).is_symlink():
         raise UsageError(f"{out / WORK} is a link; vqtok never makes one, remove it")
     if not out.exists():
-        return
+        return plan
     if not out.is_dir():
         raise UsageError(f"{out} is a file; the output must be a folder")
     plan_file = out / WORK / PLAN
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
+        plan = _in_version_of(manifest.header, plan)
         if manifest.plan != plan.digest:
             changes = differences(manifest.header.to_json(), plan.options)
             reason = ", ".join(changes) or (
@@ -191,6 +193,7 @@ def _check_output(out: Path, plan: Plan) -> None:
                     "size that its manifest says; bring it back, or encode into another folder"
                 )
     elif (begun := _begun(plan_file)) is not None:
+        plan = _in_version_of(begun.header, plan)
         if begun.digest != plan.digest:
             changes = differences(begun.options, plan.options)
             reason = ", ".join(changes) or (
@@ -203,9 +206,13 @@ def _check_output(out: Path, plan: Plan) -> None:
             )
     elif any(not path.name.startswith(".") for path in out.iterdir()):
         if (out / MANIFEST).exists():  # another process has finished it meanwhile
-            _check_output(out, plan)
-            return
+            return _check_output(out, plan)
         raise UsageError(f"{out} holds other files; choose a new or an empty folder")
+    return plan
+
+
+def _in_version_of(begun: Header, plan: Plan) -> Plan:
+    return replace(plan, header=replace(plan.header, format_version=begun.format_version))
 
 
 def _is_begun(out: Path) -> bool:
