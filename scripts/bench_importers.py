@@ -8,7 +8,8 @@ VAR, MaskGIT and LlamaGen's lookup are written out there, for want of a package.
 - how many codes of each change with the batch (1 or 2 inputs) and with the threads (1 or all), and
   how near the second nearest code is (share of the distance to the nearest);
 - encoding and decoding, ours and theirs in turn: the median ratio of times (above 1: ours is
-  faster);
+  faster); and what share of the original's time goes into looking codes up and into weight
+  normalisation, where an importer can save most;
 - the memory of a process of its own that loads the model, encodes and decodes: all that it holds at
   most, the package included, and how much more that is than once the model was loaded.
 
@@ -40,6 +41,7 @@ import torch
 import torch.nn.functional as F
 from bench_importers_images import IMAGES
 from bench_importers_rivals import Rival
+from bench_importers_shares import shares
 from bench_importers_sounds import SOUNDS
 from torch import Tensor
 
@@ -245,6 +247,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     facts["theirs change with"] = stability(rival.encode, x, theirs, args.threads)
     facts["ours change with"] = stability(encode, x, mine, args.threads)
     facts["encode"] = paired(lambda: encode(x), lambda: rival.encode(x), args.rounds)
+    facts["encode"]["shares"] = shares(lambda: rival.encode(x), rival.lookup, args.rounds)
     published = rival.decode
     if published is not None:
         ours, other = decode(theirs), published(theirs)
@@ -253,22 +256,29 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         facts["largest difference of decoding"] = float(apart)
         facts["largest value of decoding"] = float(other.abs().max())
         facts["decode"] = paired(lambda: decode(theirs), lambda: published(theirs), args.rounds)
+        facts["decode"]["shares"] = shares(lambda: published(theirs), rival.lookup, args.rounds)
     return facts
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """One line a model: codes that differ, how much faster ours is, MB."""
+    """One line a model: codes that differ, how much faster ours is (and the share that lookup and
+    weight normalisation have of the original's time), MB."""
     lines = ["| model | codes differ | encode | decode | peak MB | MB beyond the loaded model |"]
     lines.append("|---|---|---|---|---|---|")
     for facts in results:
         cells = [facts["model"], facts.get("codes that differ", "")]
-        cells += [f"{facts[verb]['ratio']:.2f}x" if verb in facts else "" for verb in VERBS]
+        cells += [speed(facts[verb]) if verb in facts else "" for verb in VERBS]
         sides = facts.get("memory_mb")
         for kind in ("peak", "more"):
             both = f"{sides['ours'][kind]} / {sides['theirs'][kind]}" if sides else ""
             cells.append(both)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def speed(timed: dict[str, Any]) -> str:
+    lookup, norm = (f"{100 * share:.0f}%" for share in timed["shares"].values())
+    return f"{timed['ratio']:.2f}x ({lookup}, {norm})"
 
 
 VERBS = ("encode", "decode")

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_importers_networks
 import torch.nn.functional as F
-from bench_importers_networks import VAR, MaskGIT, nearest
+from bench_importers_networks import VAR, MaskGIT
 from bench_importers_rivals import Rival, fill, photo
 from torch import Tensor, nn
 
@@ -58,6 +59,7 @@ def amused(small: bool, side: int) -> Rival:
         x,
         dict(model.config),
         lambda: fill(model.quantize.embedding.weight, rows_of(latents(x))),
+        (type(model.quantize), "forward"),
     )
 
 
@@ -109,6 +111,7 @@ def taming_rival(model: Taming, side: int) -> Rival:
         x,
         {},
         lambda: fill(model.quantize.embedding.weight, rows_of(model.latents(x))),
+        (type(model.quantize), "forward"),
     )
 
 
@@ -177,6 +180,7 @@ def magvit(small: bool, side: int) -> Rival:
         x,
         {},
         centre,
+        (LFQ, "forward"),
     )
 
 
@@ -193,6 +197,7 @@ def maskgit(small: bool, side: int) -> Rival:
         x,
         {},
         lambda: fill(model.quantize.embedding.weight, rows_of(model.encoder((x + 1) / 2))),
+        (bench_importers_networks, "nearest"),
     )
 
 
@@ -210,6 +215,7 @@ def var(small: bool, side: int) -> Rival:
         x,
         {"v_patch_nums": scales},
         lambda: fill(model.quantize.embedding.weight, rows_of(model.latents(x))),
+        (bench_importers_networks, "nearest"),
     )
 
 
@@ -237,6 +243,7 @@ def janus(small: bool, side: int) -> Rival:
         x,
         {},
         lambda: fill(model.quantize.embedding.weight, rows_of(model.quant_conv(model.encoder(x)))),
+        (type(model.quantize), "forward"),
     )
 
 
@@ -260,9 +267,10 @@ def llamagen(small: bool, side: int) -> Rival:
     def encode(x: Tensor) -> Tensor:
         rows = F.normalize(rows_of(model.quant_conv(model.encoder(x))), dim=-1)
         table = F.normalize(model.quantize.embedding.weight, dim=-1)
-        return nearest(rows, table).reshape(len(x), -1, 1)
+        return bench_importers_networks.nearest(rows, table).reshape(len(x), -1, 1)
 
     rival.encode, rival.rename = encode, renamed
+    rival.lookup = (bench_importers_networks, "nearest")
     return rival
 
 
@@ -286,6 +294,7 @@ def chameleon(small: bool, side: int) -> Rival:
         x,
         {},
         lambda: fill(model.quantize.embedding.weight, rows_of(model.quant_conv(model.encoder(x)))),
+        (type(model.quantize), "forward"),
     )
 
 
@@ -312,6 +321,7 @@ def emu3(small: bool, side: int) -> Rival:
         x,
         model.config.to_dict(),
         fill_codebook,
+        (type(model.quantize), "forward"),
     )
 
 

@@ -24,8 +24,9 @@ class Rival:
 
     ``encode``: [B, ...] inputs to codes [B, places, Q]; ``decode``: such codes to outputs, None if
     it has no decoder; ``inputs``: a batch of one; ``config``: as published; ``fill`` gives it a
-    codebook that its latents use; ``rename``: its names of tensors to the published ones;
-    ``options``: of the import.
+    codebook that its latents use; ``lookup``: what holds its function that finds codes, and the
+    name of that there; ``rename``: its names of tensors to the published ones; ``options``: of the
+    import.
     """
 
     family: str
@@ -35,6 +36,7 @@ class Rival:
     inputs: Tensor
     config: dict[str, Any]
     fill: Callable[[], None]
+    lookup: tuple[Any, str]
     rename: Callable[[str], str] = str
     options: dict[str, Any] = field(default_factory=dict)
 

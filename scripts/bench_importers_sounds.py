@@ -15,6 +15,7 @@ from vqtok.tokenizer.segments import codes_to_loudness, loudness_of, loudness_to
 
 def encodec(small: bool, seconds: float) -> Rival:
     from transformers import EncodecConfig, EncodecModel
+    from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
 
     sizes: dict[str, Any] = {"num_filters": 8, "hidden_size": 32, "codebook_dim": 32}
     config = EncodecConfig(**(sizes if small else {}), target_bandwidths=[6.0])
@@ -35,12 +36,14 @@ def encodec(small: bool, seconds: float) -> Rival:
         x,
         config.to_dict(),
         fill_codebooks,
+        (EncodecEuclideanCodebook, "quantize"),
     )
 
 
 def encodec_stereo(small: bool, seconds: float) -> Rival:
     """EnCodec of 48 kHz, its scales as codes before those of each segment, as vqtok has them."""
     from transformers import EncodecConfig, EncodecModel
+    from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
 
     sizes: dict[str, Any] = {"num_filters": 8, "hidden_size": 32, "codebook_dim": 32}
     config = EncodecConfig(
@@ -87,7 +90,8 @@ def encodec_stereo(small: bool, seconds: float) -> Rival:
         frames = torch.stack([F.pad(row, (0, 150 - row.shape[1]))[None] for row in rows])
         return model.decode(frames, scales, last_frame_pad_length=missing).audio_values
 
-    return Rival("encodec", model, encode, decode, x, config.to_dict(), fill_codebooks)
+    lookup = (EncodecEuclideanCodebook, "quantize")
+    return Rival("encodec", model, encode, decode, x, config.to_dict(), fill_codebooks, lookup)
 
 
 def dac(small: bool, seconds: float) -> Rival:
@@ -111,11 +115,13 @@ def dac(small: bool, seconds: float) -> Rival:
         x,
         model.config.to_dict(),
         fill_codebooks,
+        (type(model.quantizer.quantizers[0]), "decode_latents"),
     )
 
 
 def mimi(small: bool, seconds: float) -> Rival:
     from transformers import MimiConfig, MimiModel
+    from transformers.models.mimi.modeling_mimi import MimiEuclideanCodebook
 
     sizes: dict[str, Any] = {"num_filters": 8, "num_hidden_layers": 2, "num_quantizers": 8}
     model = MimiModel(MimiConfig(**(sizes if small else {}))).eval()
@@ -140,6 +146,7 @@ def mimi(small: bool, seconds: float) -> Rival:
         x,
         model.config.to_dict(),
         fill_codebooks,
+        (MimiEuclideanCodebook, "quantize"),
     )
 
 
@@ -181,7 +188,8 @@ def snac(small: bool, seconds: float) -> Rival:
         levels = codes.split([4 // s for s in strides], dim=-1)
         return model.decode([level.flatten(1) for level in levels])[:, 0]
 
-    return Rival("snac", model, encode, decode, x, config, fill_codebooks)
+    lookup = (type(model.quantizer.quantizers[0]), "decode_latents")
+    return Rival("snac", model, encode, decode, x, config, fill_codebooks, lookup)
 
 
 SOUNDS: dict[str, Callable[[bool, float], Rival]] = {

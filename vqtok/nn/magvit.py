@@ -6,6 +6,9 @@ told the mean and the spread of the latents.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -39,7 +42,9 @@ class ToldNorm(nn.Module):
     def forward(self, x: Tensor, spread: Tensor, mean: Tensor) -> Tensor:
         normed = F.group_norm(x, self.groups, eps=_EPSILON)
         scale, shift = self.scale(spread)[..., None, None], self.shift(mean)[..., None, None]
-        return torch.addcmul(shift, normed, scale)
+        # In place where no gradient needs what was there.
+        out = None if torch.is_grad_enabled() else normed
+        return torch.addcmul(shift, normed, scale, out=out)
 
 
 class MAGVITDecoder(MaskGITDecoder):
@@ -63,9 +68,10 @@ class MAGVITDecoder(MaskGITDecoder):
         places = latents.flatten(1, 2)
         spread = (places.var(1) + _EPSILON).sqrt()
         mean = places.mean(1)
-        hidden = self.middle(self.input(rearrange(latents, "b h w d -> b d h w")))
+        layers: list[Callable[[Tensor], Tensor]] = [self.input, *self.middle]
         for told, stage in zip(self.told, self.stages, strict=True):
             assert isinstance(stage, nn.Sequential)
-            hidden = through(told(hidden, spread, mean), stage)
-        images: Tensor = self.output(F.silu(self.norm(hidden), inplace=True))
+            layers += [partial(told, spread=spread, mean=mean), *stage]
+        hidden = self.norm(through(rearrange(latents, "b h w d -> b d h w"), layers))
+        images: Tensor = self.output(F.silu(hidden, inplace=True))
         return images

@@ -8,7 +8,7 @@ over it), so an image is coded in one piece and memory grows with it; for models
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -108,7 +108,7 @@ def layers_of(stages: nn.Sequential) -> Iterator[nn.Module]:
         yield from stage.layers()
 
 
-def through(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
+def through(x: Tensor, layers: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
     """What layers make of x one after the other, none of which is kept longer than it is needed."""
     for layer in layers:
         x = layer(x)
