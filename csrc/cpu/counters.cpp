@@ -1,5 +1,7 @@
 #include "cpu/counters.h"
 
+#include <chrono>
+
 namespace vqtok {
 namespace {
 
@@ -9,7 +11,16 @@ constexpr int32_t kSquash[33] = {
     4971,  7812,  11955, 17625, 24743, 32768, 40793, 47911, 53581, 57724, 60565,
     62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514};
 
+// A number that nobody who makes a file can know: of the clock and of where the stack lies.
+uint64_t unknown_number() {
+  const int64_t now = std::chrono::steady_clock::now().time_since_epoch().count();
+  return (static_cast<uint64_t>(now) ^ reinterpret_cast<uintptr_t>(&now) << 20) *
+         0x9e3779b97f4a7c15u;
+}
+
 }  // namespace
+
+const uint64_t slot_multiplier = unknown_number() | 1;
 
 CounterTables::CounterTables() {
   for (int at = 0; at < 4096; ++at) {

@@ -34,6 +34,10 @@ struct CounterTables {
 };
 extern const CounterTables counter_tables;
 
+// What keys of groups are multiplied by to find their slots: odd, and another one each time the module
+// is loaded. Streams do not depend on it, and nobody can make one whose groups all want the same slots.
+extern const uint64_t slot_multiplier;
+
 // 65536 / (1 + exp(-x / 256)) of x, limited to what it reaches.
 inline int32_t squash(int64_t x) {
   return counter_tables.squash[std::min<int64_t>(std::max<int64_t>(x, -kReach), kReach) + 2048];
@@ -70,7 +74,8 @@ class Groups {
   // key tells the other half (of 14 bits), too.
   Group* find(uint64_t key) {
     const uint32_t low = static_cast<uint32_t>(key);
-    const uint64_t hash = key * 0x9e3779b97f4a7c15u;
+    uint64_t hash = key * slot_multiplier;
+    hash = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15u;
     const uint32_t tag =
         static_cast<uint32_t>((low * 0x85ebca6bu) >> 22 ^ key >> 32) << kGroupBits;
     const size_t mask = slots_.size() - 1;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,6 +116,29 @@ def test_groups_that_no_longer_fit_are_forgotten(monkeypatch: pytest.MonkeyPatch
     found = np.zeros_like(codes)
     entropy.adaptive_decode(found, 0, 1 << 20, stream)
     np.testing.assert_array_equal(found, codes)
+
+
+@needs_native
+def test_nobody_can_choose_codes_that_take_long() -> None:
+    """Codes whose groups would all lie side by side if keys were hashed as they once were."""
+    rng, count = np.random.default_rng(0), 1 << 16
+    some = np.unique(rng.integers(0, 1 << 18, 2048, np.uint64))  # of level 18, with model 2
+    keys = ((some * 4 + 1) << 24)[:, None] | some | 1 << 18
+    near = keys * np.uint64(0x9E3779B97F4A7C15) >> 32 & np.uint64((1 << 19) - 1) < 1 << 14
+    followers = [rng.permutation(np.flatnonzero(row)) for row in near]
+    walk, used = np.zeros(count, int), np.zeros(len(some), int)
+    for i in range(1, count):
+        last = walk[i - 1]
+        walk[i] = followers[last][used[last] % len(followers[last])]
+        used[last] += 1
+
+    def seconds(codes) -> float:
+        planes = np.ascontiguousarray(some[codes].reshape(1, -1, 1) * 4, np.uint32)
+        begin = time.process_time()
+        entropy.adaptive_encode(planes, (1 << 20,))
+        return time.process_time() - begin
+
+    assert seconds(walk) < 6 * seconds(rng.permutation(walk))  # it was 35 times as long
 
 
 @needs_native
