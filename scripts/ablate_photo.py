@@ -2,7 +2,8 @@
 
 Every variant trains for the same number of steps with a learning rate that falls to zero, from the
 same seed (but for one, which shows how much chance does), and is scored on the same squares of the
-evaluation photos. Variants that are there already are read, not made again.
+evaluation photos. Variants that are there already are read, not made again; if it is stopped
+(Ctrl-C), the table has those made so far.
 
     python scripts/ablate_photo.py work/photos.txt KODAK work/ablations > work/photo-lm/ablations.md
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -104,6 +107,7 @@ class Lab:
         run = self.out / name.replace(" ", "-").replace(",", "").replace("'", "")
         done = run / "score.json"
         if not done.exists():
+            shutil.rmtree(run, ignore_errors=True)  # of half a run the minutes are not known
             config = copy.deepcopy(preset_config("photo-lm"))
             change(config)
             crops = self.crops_of(options.get("small", False))
@@ -152,7 +156,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     lab = Lab(args)
-    scores = {name: lab.score(name) for name in VARIANTS}
+    scores: dict[str, dict[str, float]] = {}
+    try:
+        for name in VARIANTS:
+            scores[name] = lab.score(name)
+    except KeyboardInterrupt:
+        print(f"stopped: {len(VARIANTS) - len(scores)} variants are not made", file=sys.stderr)
+    if not scores:
+        sys.exit(130)
     reference = next(iter(scores.values()))["psnr"]
     print(ABLATIONS)
     print(

@@ -41,8 +41,8 @@ each ten bits wide (`--pack bits`); kbps: all bytes of the codes in files packed
 `--pack entropy`; for the other codecs of the packets alone. mel, STFT and spectrum are distances:
 lower is better. mel is of mel spectra, spectrum of complex ones, so that phases count
 (`vqtok.nn.sound_losses.SoundLoss`); STFT is of magnitudes, whatever their phases, as papers since
-DAC report it (`vqtok.bench.metrics.sound.stft_distance`; only at 24 kHz is it to be compared with
-these). Opus decodes to narrow band at its lowest rates, codec2 is made for 8 kHz. spectrum and
+DAC report it (`vqtok.bench.metrics.sound.stft_distance`), at 24 kHz; where a codec leaves the treble
+silent it grows large. Opus decodes to narrow band at its lowest rates, codec2 is made for 8 kHz. spectrum and
 SI-SDR ask for the waveform, which codecs that keep what is heard need not.
 
 {speech_sounds} recordings of speech (LibriSpeech, 16 kHz originals):
