@@ -41,9 +41,10 @@ each ten bits wide (`--pack bits`); kbps: all bytes of the codes in files packed
 `--pack entropy`; for the other codecs of the packets alone. mel, STFT and spectrum are distances:
 lower is better. mel is of mel spectra, spectrum of complex ones, so that phases count
 (`vqtok.nn.sound_losses.SoundLoss`); STFT is of magnitudes, whatever their phases, as papers since
-DAC report it (`vqtok.bench.metrics.sound.stft_distance`), at 24 kHz; where a codec leaves the treble
-silent it grows large. Opus decodes to narrow band at its lowest rates, codec2 is made for 8 kHz. spectrum and
-SI-SDR ask for the waveform, which codecs that keep what is heard need not.
+that of DAC report it (`vqtok.bench.metrics.sound.stft_distance`), at 24 kHz: it grows large where a
+codec leaves the treble silent. Opus decodes to narrow band at its lowest rates, codec2 is made for
+8 kHz. spectrum and SI-SDR ask for the waveform, which codecs that keep what is heard need not: by
+spectrum Opus and MP3, from the lowest rates on, are ahead of all rates here.
 
 {speech_sounds} recordings of speech (LibriSpeech, 16 kHz originals):
 
@@ -104,6 +105,8 @@ def write_card(run: Path, sources: Path, *figures: Path) -> None:
     """The card of the run, which is the bundled tokenizer now."""
     tokenizer = Tokenizer.from_pretrained("audio")
     assert isinstance(tokenizer, AudioTokenizer)
+    if Tokenizer.from_pretrained(run).fingerprint != tokenizer.fingerprint:
+        sys.exit(f"{run} is not the run that is bundled: {tokenizer.fingerprint}")
     target = PRETRAINED / "audio"
     speech, music, sfx = (read_figures(file, tokenizer) for file in figures)
     coded = next(row for row in reversed(speech) if "kbps_fixed" in row)
