@@ -317,6 +317,28 @@ def test_too_much_work_for_a_code_is_refused() -> None:
         Prior(tensors, codebook_sizes=(40,), modality="image", tokenizer="f")
 
 
+def test_many_narrow_groups_that_take_much_memory_are_refused() -> None:
+    size, count = 4096, 128  # 8 MB of tensors, 135 million padded weights
+    tensors: Tensors = {"embedding.0": np.zeros((size + 1, 1), np.uint8)}
+    zeros, order = np.zeros((size, 1), np.int8), np.arange(size, dtype=np.int32)
+    for q in range(count):
+        tensors |= {
+            f"{q}.context": np.array([[0, 0, 0 if q else -1]], np.int32),
+            f"{q}.hidden.0.weight": zeros[:1],
+            f"{q}.hidden.0.bias": np.zeros(1, np.int32),
+            f"{q}.output.weight": zeros,
+            f"{q}.output.bias": np.zeros(size, np.int32),
+            f"{q}.groups.weight": zeros,
+            f"{q}.groups.bias": np.zeros(size, np.int32),
+            f"{q}.order": order,
+            f"{q}.shifts": np.array([1, 0, 0], np.int32),
+        }
+    with pytest.raises(
+        ValueError, match="over 134,217,728 weights once rows and columns are padded"
+    ):
+        Prior(tensors, codebook_sizes=(size,) * count, modality="image", tokenizer="x")
+
+
 def test_groups_that_stay_empty_are_refused() -> None:
     tensors = toy_tensors((40,), 4)
     tensors["0.groups.weight"] = np.zeros((30, 18), np.int8)

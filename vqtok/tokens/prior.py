@@ -40,6 +40,10 @@ MAX_BIAS = 1 << 30
 MAX_WORK = 1 << 22
 """Most multiplications that a code may take: a hostile prior is no way to keep a reader busy."""
 
+MAX_PADDED = 1 << 27
+"""Most weights of all networks, rows and columns of layers and groups padded to PADDING."""
+PADDING = 16
+
 
 class Prior:
     """What codes are likely, given those around them.
@@ -225,12 +229,17 @@ def _codes(planes: entropy.Planes, dims: Sequence[int]) -> NDArray[np.int64]:
     return np.ascontiguousarray(codes, np.int64)
 
 
+def _padded(size: int) -> int:
+    return -(-size // PADDING) * PADDING
+
+
 class _Checker:
     """Reads networks out of tensors; every complaint is a ValueError that names the tensor."""
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], sizes: Sequence[int]) -> None:
         self._tensors, self._sizes = tensors, sizes
         self._left = set(tensors)
+        self._padded = 0
 
     def networks(self) -> Networks:
         embeddings = {c: self._embedding(c) for c in range(len(self._sizes))}
@@ -304,11 +313,26 @@ class _Checker:
                 f"network {q} chooses among {network.group_size} codes, at most {MAX_OUTCOMES} "
                 "can be: cut them into groups"
             )
+        self._count_padded(network)
         if groups is not None and -(-size // network.group_size) != len(groups.bias):
             raise ValueError(
                 f"{size} codes do not fill the {len(groups.bias)} groups of network {q}"
             )
         return network
+
+    def _count_padded(self, network: Network) -> None:
+        """A hostile prior of many narrow groups is no way to fill a reader's memory."""
+        layers = (*network.hidden, *([network.groups] if network.groups else []))
+        shapes = [(1, *layer.weight.shape) for layer in layers]
+        count = 1 if network.groups is None else len(network.groups.bias)
+        shapes.append((count, network.group_size, network.output.weight.shape[1]))
+        for parts, rows, columns in shapes:
+            self._padded += parts * _padded(rows) * _padded(columns)
+        if self._padded > MAX_PADDED:
+            raise ValueError(
+                f"the networks have over {MAX_PADDED:,} weights once rows and columns are padded "
+                f"to multiples of {PADDING}"
+            )
 
     def _context(self, q: int, embeddings: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.int32]:
         context: NDArray[np.int32] = self._take(f"{q}.context", "int32", (None, 3))
