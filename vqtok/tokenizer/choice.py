@@ -17,7 +17,8 @@ from vqtok.errors import UsageError
 from vqtok.ops.prior import MAX_WEIGHT, STEPS_PER_BIT, Wanted, value_bits
 from vqtok.quantizers.base import Quantizer
 from vqtok.tokens.header import MAX_RATE_WEIGHT
-from vqtok.tokens.prior import MAX_OFFSET, Prior
+from vqtok.tokens.prior import Prior
+from vqtok.tokens.prior_tensors import MAX_OFFSET
 
 _HEADROOM = 2.0
 """How far beyond the outermost embedding targets are still told apart."""
