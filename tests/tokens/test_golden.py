@@ -6,6 +6,8 @@ Those called "mixed" are of format version 2, the others of version 1.
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +42,22 @@ def test_golden_files(folder: Path, isa, threads, monkeypatch, tmp_path: Path) -
     write_shard(tmp_path / "again.safetensors", samples, reader.header)
     again = (tmp_path / "again.safetensors").read_bytes()
     assert again == (folder / "shard.safetensors").read_bytes()
+
+
+def test_the_first_files_of_version_2_had_the_header_of_version_1(tmp_path: Path) -> None:
+    folder = GOLDEN / "mixed-single"
+    data = (folder / "shard.safetensors").read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+    description = json.loads(data[8:length])
+    header = ShardReader(folder / "shard.safetensors").header
+    description["__metadata__"] = {"vqtok": json.dumps(header.to_json())}
+    text = json.dumps(description).encode()
+    head = len(text).to_bytes(8, "little") + text
+    end = length + description["index"]["data_offsets"][1]
+    crc = zlib.crc32(head).to_bytes(4, "little")
+    path = tmp_path / "shard.safetensors"
+    path.write_bytes(head + data[length : end - 4] + crc + data[end:])
+    (tmp_path / "prior.safetensors").write_bytes((folder / "prior.safetensors").read_bytes())
+    assert ShardReader(path).header == header
+    with np.load(folder / "codes.npz") as known:
+        np.testing.assert_array_equal(ShardReader(path)[0].codes, known["0"])

@@ -108,6 +108,18 @@ def describe(name: str, **entry: Any) -> Callable[[Forgery], object]:
     return change
 
 
+def metadata(**entries: Any) -> Callable[[Forgery], object]:
+    """The header in the form of version 2, with these entries in place of right ones."""
+
+    def change(forgery: Forgery) -> None:
+        said = {key: forgery.header[key] for key in ("tokenizer", "tokenizer_name", "modality")}
+        right = {"vqtok.tokens": "2", **said, "packing": "plain", "codebook_sizes": "[5]"}
+        found = {key: value for key, value in {**right, **entries}.items() if value is not None}
+        forgery.edit = lambda description: description.update(__metadata__=found)
+
+    return change
+
+
 def header(**entry: Any) -> Callable[[Forgery], object]:
     return lambda forgery: forgery.header.update(entry)
 
@@ -150,6 +162,21 @@ HUGE = (1 << 63) - 1
         head_lie(attribute("text", b"[" * 100_000), "not valid JSON"),
         head_lie(attribute("text", b'{"a":' + b"9" * 100_000 + b"}"), "not valid JSON"),
         head_lie(attribute("text", b'{"__metadata__":3}'), "__metadata__ is not"),
+        head_lie(metadata(), "tensor 'index' is missing"),
+        head_lie(metadata(**{"vqtok.tokens": None}), "not a vqtok token file"),
+        head_lie(metadata(**{"vqtok.tokens": "two"}), "vqtok.tokens: not valid JSON"),
+        head_lie(metadata(**{"vqtok.tokens": "3"}), "install a newer vqtok"),
+        head_lie(metadata(tokenizer=None), "the header lacks 'tokenizer'"),
+        head_lie(metadata(tokenizer=3), "not text"),
+        head_lie(metadata(codebook_sizes="5"), "must be non-empty lists"),
+        head_lie(metadata(codebook_sizes="[5"), "codebook_sizes: not valid JSON"),
+        head_lie(metadata(codebook_sizes=None), "the header lacks 'codebook_sizes'"),
+        head_lie(metadata(modality="smell"), "modality must be one of"),
+        head_lie(metadata(modality=None), "the header lacks 'modality'"),
+        head_lie(metadata(dims="[]"), "must be non-empty lists"),
+        head_lie(metadata(packing="zip"), "packing must be one of"),
+        head_lie(metadata(rate_weight="-1"), "rate_weight must be in"),
+        head_lie(metadata(rate_weight='"1"'), "rate_weight must be a number"),
         head_lie(header(format="other"), "not a vqtok token file"),
         head_lie(header(format_version=3), "install a newer vqtok"),
         head_lie(header(format_version=0), "no format version 0"),

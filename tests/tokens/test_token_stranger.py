@@ -25,6 +25,16 @@ def stranger_reads(folder: Path):
         yield from stranger_reads_shard((folder / shard["file"]).read_bytes())
 
 
+def stranger_understands(metadata):
+    if "vqtok" in metadata:
+        return json.loads(metadata["vqtok"])
+    header = {"format_version": int(metadata.pop("vqtok.tokens"))}
+    for key, text in metadata.items():
+        is_json = key in ("codebook_sizes", "dims", "rate_weight")
+        header[key] = json.loads(text) if is_json else text
+    return {"dims": {"image": ["h", "w"], "audio": ["t", "c"]}[header["modality"]], **header}
+
+
 def stranger_opens(index: bytes, header):
     d, q = len(header["dims"]), len(header["codebook_sizes"])
     sizes = [("plane_sizes", "U32", q)] if header["packing"] == "entropy" else []
@@ -47,7 +57,7 @@ def bits_of(size: int) -> int:
 def stranger_reads_shard(data: bytes):
     base = 8 + int.from_bytes(data[:8], "little")
     description = json.loads(data[8:base])
-    header = json.loads(description.pop("__metadata__")["vqtok"])
+    header = stranger_understands(description.pop("__metadata__"))
     tensors = {}
     for name, entry in description.items():
         begin, end = entry["data_offsets"]
@@ -143,8 +153,15 @@ def test_the_head_is_as_the_format_says(dataset: Path, header: Header) -> None:
     keys = ["format", "format_version", "tokenizer", "tokenizer_name", "codebook_sizes"]
     keys += ["modality", "packing", "dims"]
     keys += ["prior"] if header.packing == "entropy" else []
-    inner = json.dumps({key: manifest[key] for key in keys}, separators=(",", ":"))
-    description, end = {"__metadata__": {"vqtok": inner}}, 0
+    said = {key: manifest[key] for key in keys}
+    if header.format_version == 1:
+        metadata = {"vqtok": json.dumps(said, separators=(",", ":"))}
+    else:
+        sizes = json.dumps(said["codebook_sizes"], separators=(",", ":"))
+        metadata = {"vqtok.tokens": "2", **said, "codebook_sizes": sizes}
+        for key in ("format", "format_version", "dims"):
+            del metadata[key]
+    description, end = {"__metadata__": metadata}, 0
     for name, dtype, shape, size in table:
         begin, end = end, end + math.prod(shape) * size
         description[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}

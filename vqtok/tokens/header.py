@@ -13,8 +13,8 @@ from vqtok.errors import DataError
 FORMAT = "vqtok.tokens"
 FORMAT_VERSION = 2
 SMALL_VERSION = 2
-"""From this version on a prior is mixed with what the sample shows, and one tensor of a shard holds
-the whole index."""
+"""From this version on a prior is mixed with what the sample shows, one tensor of a shard holds the
+whole index, and the header's keys stand beside each other in ``__metadata__``."""
 DIMS = {"image": ("h", "w"), "audio": ("t", "c")}
 PACKINGS = ("plain", "bits", "entropy")
 MAX_CODEBOOK_SIZE = 1 << 32
@@ -22,6 +22,7 @@ MAX_CODED_SIZE = 1 << 20
 """Largest codebook that the packing "entropy" takes."""
 MAX_RATE_WEIGHT = 100.0
 
+_TEXTS = ("tokenizer", "tokenizer_name", "modality", "packing", "prior")
 _DIGEST = re.compile("([0-9a-f]{64})?")
 
 
@@ -114,6 +115,42 @@ class Header:
             **({"prior": self.prior} if self.packing == "entropy" else {}),
             **({"rate_weight": self.rate_weight} if self.rate_weight else {}),
         }
+
+    def to_metadata(self) -> dict[str, str]:
+        """The entries of ``__metadata__`` in a shard."""
+        value = self.to_json()
+        if self.format_version < SMALL_VERSION:
+            return {"vqtok": dump_json(value).decode()}
+        if self.dims == DIMS[self.modality]:
+            del value["dims"]
+        entries = {value.pop("format"): str(value.pop("format_version"))}
+        return entries | {
+            key: entry if key in _TEXTS else dump_json(entry).decode()
+            for key, entry in value.items()
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], where: str) -> Header:
+        """Read what :meth:`to_metadata` wrote; ``where`` names the file in a DataError."""
+
+        def parsed(key: str) -> Any:
+            return parse_json(metadata[key].encode("utf-8", "replace"), f"{where}: {key}")
+
+        if not all(isinstance(entry, str) for entry in metadata.values()):
+            raise DataError(f"{where}: an entry of __metadata__ is not text")
+        if "vqtok" in metadata:
+            return cls.from_json(parsed("vqtok"), where)
+        if FORMAT not in metadata:
+            raise DataError(f"{where}: not a vqtok token file (its __metadata__ do not say so)")
+        others = [key for key in ("codebook_sizes", "dims", "rate_weight") if key in metadata]
+        value = {
+            "format": FORMAT,
+            "format_version": parsed(FORMAT),
+            "dims": list(DIMS.get(metadata.get("modality", ""), ("?",))),
+            **{key: metadata[key] for key in _TEXTS if key in metadata},
+            **{key: parsed(key) for key in others},
+        }
+        return cls.from_json(value, where)
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Header:

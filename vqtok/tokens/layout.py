@@ -69,7 +69,7 @@ def _num_bytes(entry: tuple[str, tuple[int, ...]]) -> int:
 
 def build_head(header: Header, samples: int, token_bytes: int, meta_bytes: int) -> bytes:
     """The bytes of a shard before its first tensor, padded with spaces to a multiple of 8."""
-    description: dict[str, Any] = {"__metadata__": {"vqtok": dump_json(header.to_json()).decode()}}
+    description: dict[str, Any] = {"__metadata__": header.to_metadata()}
     end = 0
     table = tensor_table(header, samples, token_bytes, meta_bytes)
     for name, (dtype, shape) in _listed(header, table).items():
@@ -96,10 +96,7 @@ def parse_head(
     tensors, metadata = _parse_safetensors(head, len(data), where)
     if rebuilt is None and _stored_crc(data, tensors, where) != zlib.crc32(head):
         raise DataError(f"{where}: the header is damaged (CRC mismatch)")
-    text = metadata.get("vqtok")
-    if not isinstance(text, str):
-        raise DataError(f"{where}: not a vqtok token file (no vqtok entry in __metadata__)")
-    header = Header.from_json(parse_json(text.encode("utf-8", "replace"), where), where)
+    header = Header.from_metadata(metadata, where)
     if header.format_version >= SMALL_VERSION:
         tensors = {**tensors, **_parts_of_index(header, tensors, where)}
     _check_tensors(header, tensors, where)
