@@ -7,15 +7,18 @@ CORPUS: a folder of photos with manifest.tsv (see select_photos.py); the photos 
 of the tokenizer's training are not trained on here either, and judge. Each photo is seen four
 times: as it is, mirrored, cut so that the grid of codes falls elsewhere, and at 0.7 of its size;
 half of them with codes chosen by their bits if there is a prior already, so the second run of this
-command makes a prior that knows such codes, too.
-SOUNDS: sounds.txt (see get_sounds.py); VALIDATION: folders of sounds to judge by.
+command makes a prior that knows such codes, too. It goes on from the first's, in larger batches.
+SOUNDS: sounds.txt (see get_sounds.py), each as often as it is listed; VALIDATION: folders of sounds
+to judge by.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +78,9 @@ def main() -> None:
             bar.set_postfix(bits=f"{bits:.3f}", refresh=False)
 
         config = PriorConfig(steps=args.steps)
-        prior = train_prior(tokenizer, samples, config, validation, progress)
+        if tokenizer.prior is not None:
+            config = replace(config, batch_size=4096, learning_rate=1.5e-3, seed=7)
+        prior = train_prior(tokenizer, samples, config, validation, progress, start=tokenizer.prior)
     bundle(prior, args.tokenizer)
 
 
@@ -122,13 +127,16 @@ def smaller(path: Path) -> Image.Image:
 def sound_codes(
     tokenizer: AudioTokenizer, data: Path, limit: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Codes of each sound, once even if it is listed several times."""
-    sources = list({source.path: source for source in list_sources(data, "audio")}.values())
+    """Codes of each sound, as often as it is listed."""
+    listed = list_sources(data, "audio")
+    often = Counter(source.path for source in listed)
+    sources = list({source.path: source for source in listed}.values())
     random.Random(0).shuffle(sources)
     sources = sources[:limit]
-    for sample in encode_sounds(tqdm(sources), tokenizer, tokenizer.num_codebooks, 1):
+    found = encode_sounds(tqdm(sources), tokenizer, tokenizer.num_codebooks, 1)
+    for source, sample in zip(sources, found, strict=True):
         if not isinstance(sample, DataError):
-            yield sample.codes.astype(np.uint16)
+            yield from [sample.codes.astype(np.uint16)] * often[source.path]
 
 
 def bundle(prior: Prior, name: str) -> None:

@@ -61,6 +61,18 @@ def test_tokens_teach_the_same_as_their_files(
     assert "learned from" in shown
 
 
+def test_a_prior_goes_on_from_the_one_before(
+    with_prior: str, tokens: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["train-prior", with_prior, "--data", tokens, "--out", str(out), "--from-prior"]
+    assert main([*arguments, *FAST, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    before = Prior.load(Path(with_prior) / "prior.safetensors")
+    assert (facts["start"], facts["learning_rate"]) == (before.digest, 1e-3)
+    assert Prior.load(out / "prior.safetensors").digest == facts["digest"] != before.digest
+
+
 def test_a_malformed_prior_is_replaced_by_the_new_one(
     with_prior: str, tokens: str, tmp_path: Path
 ) -> None:
@@ -88,6 +100,7 @@ def test_what_train_prior_refuses(
         ([tokenizer_folder, "--data", few, *out], "codebooks"),
         ([tokenizer_folder, "--data", photos, *out, "--max-bytes", "9"], "fits into 9 bytes"),
         ([tokenizer_folder, "--data", photos, "--out", __file__], "is a file"),
+        ([tokenizer_folder, "--data", photos, *out, "--from-prior"], "no prior to go on from"),
     ]:
         capsys.readouterr()
         assert main(["train-prior", *arguments]) == 2

@@ -35,7 +35,7 @@ EXAMPLES = """\
 examples:
   vqtok train-prior runs/mine --data photos/
   vqtok train-prior runs/mine --data tokens/             codes that are there already
-  vqtok train-prior photo --data drawings/ --out runs/photo-drawings
+  vqtok train-prior photo --data drawings/ --out runs/photo-drawings --from-prior
   vqtok encode photos/ tokens/ --tokenizer runs/mine --pack entropy
 
 The prior is a small network that predicts each code from those around it; --pack entropy stores a
@@ -69,13 +69,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2048,
         help="positions in a step (default: %(default)s)",
     )
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="(default: %(default)s)")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help="(default: 0.003, or 0.001 with --from-prior)",
+    )
     parser.add_argument(
         "--max-bytes",
         type=positive,
         default=1_000_000,
         metavar="N",
         help="of the prior: more bytes, fewer bits per code (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--from-prior",
+        action="store_true",
+        help="go on from the prior that TOKENIZER has, whose size stays",
     )
     parser.add_argument(
         "--validation",
@@ -102,10 +111,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    rate = args.learning_rate
+    if rate is None:
+        rate = 1e-3 if args.from_prior else 3e-3
     config = PriorConfig(
         steps=args.steps,
         batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
+        learning_rate=rate,
         seed=args.seed,
         max_bytes=args.max_bytes,
         autocast=not args.no_autocast,
@@ -114,13 +126,16 @@ def run(args: argparse.Namespace) -> int:
     out = _target(args, tokenizer.name)
     if (out / PRIOR).exists() and not args.overwrite:
         raise UsageError(f"{out / PRIOR} exists; --overwrite replaces it")
+    start = tokenizer.prior if args.from_prior else None
+    if args.from_prior and start is None:
+        raise UsageError(f"tokenizer {tokenizer.name!r} has no prior to go on from")
     samples, failed = read_codes(args.data, tokenizer, args.workers)
     validation = None
     if args.validation is not None:
         validation, bad = read_codes(args.validation, tokenizer, args.workers)
         failed += bad
     with _training_bar(config.steps) as advance:
-        prior = train_prior(tokenizer.to("cpu"), samples, config, validation, advance)
+        prior = train_prior(tokenizer.to("cpu"), samples, config, validation, advance, start=start)
     tokenizer.prior = prior  # whatever was there, be it of another tokenizer or malformed
     if out.resolve() != find_pretrained(args.tokenizer).resolve():
         tokenizer.save_pretrained(out)

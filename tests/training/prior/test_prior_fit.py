@@ -9,6 +9,7 @@ import torch
 
 from vqtok.errors import UsageError
 from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
+from vqtok.tokens.prior import Prior
 from vqtok.training.prior import PriorConfig, train_prior
 from vqtok.training.prior.fit import codebook_vectors, prior_bits
 
@@ -110,3 +111,41 @@ def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
 def test_one_sample_is_too_few() -> None:
     with pytest.raises(UsageError, match="at least two samples"):
         train_prior(cast("Any", tokenizer()), chains(1, (4, 4)))
+
+
+@pytest.mark.parametrize(("sizes", "modality"), [((16, 16), "image"), ((5000, 3), "audio")])
+def test_a_prior_that_is_not_trained_on_comes_back(sizes, modality) -> None:
+    rng = np.random.default_rng(0)
+    samples = [rng.integers(0, sizes, (9, channels, 2)) for channels in (1, 2, 3)]
+    made = tokenizer(sizes, modality)
+    first = train_prior(made, samples, PriorConfig(steps=20, batch_size=64))
+    unmoved = PriorConfig(steps=1, batch_size=1, learning_rate=1e-30)
+    again = train_prior(made, samples, unmoved, start=first)
+    assert again.training["start"] == first.digest
+    for codes in samples:
+        np.testing.assert_allclose(again.costs(codes), first.costs(codes), atol=0.05)
+
+
+def test_training_goes_on_from_a_prior(trained: Any) -> None:
+    """A few steps from it are better than as many from nothing, and hardly change it."""
+    config = PriorConfig(steps=5, batch_size=512, learning_rate=1e-3)
+    others = chains(5, (10, 40), seed=1)
+    on = train_prior(tokenizer(), chains(20, (10, 40)), config, start=trained)
+    assert {name: on.tensors[name].shape for name in on.tensors} == {
+        name: trained.tensors[name].shape for name in trained.tensors
+    }
+    assert sum(prior_bits(on, others)) == pytest.approx(sum(prior_bits(trained, others)), rel=0.03)
+    assert sum(prior_bits(train_prior(tokenizer(), others, config), others)) > 6
+
+
+def test_a_prior_of_other_codebooks_is_no_start(trained: Any) -> None:
+    with pytest.raises(UsageError, match="other codebooks"):
+        train_prior(tokenizer((16, 8)), chains(3, (4, 4)), start=trained)
+
+
+def test_a_prior_of_another_form_is_no_start(trained: Any) -> None:
+    tensors = {**trained.tensors, "0.context": trained.tensors["0.context"] * [[1, 2, 2]]}
+    tensors["0.context"] = tensors["0.context"].astype(np.int32)
+    far = Prior(tensors, codebook_sizes=SIZES, modality="image", tokenizer="0" * 64)
+    with pytest.raises(UsageError, match="more than 3 codes away"):
+        train_prior(tokenizer(), chains(3, (4, 4)), start=far)

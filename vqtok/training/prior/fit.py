@@ -16,6 +16,7 @@ from vqtok.errors import UsageError
 from vqtok.tokens.prior import Prior
 from vqtok.training.prior.grids import Grids
 from vqtok.training.prior.plan import DEFAULT_BYTES, PriorPlan, plan_prior
+from vqtok.training.prior.restore import plan_of, restore
 from vqtok.training.prior.twin import FloatTwin
 from vqtok.training.provenance import provenance
 
@@ -64,6 +65,7 @@ def train_prior(
     config: PriorConfig | None = None,
     validation: Sequence[NDArray[np.integer]] | None = None,
     progress: Callable[[int, float], object] | None = None,
+    start: Prior | None = None,
 ) -> Prior:
     """Train the prior of a tokenizer on codes that it made.
 
@@ -74,6 +76,8 @@ def train_prior(
         validation: samples to judge by. Default: a twentieth of ``samples``, which is not trained
             on then.
         progress: called after every step with its number from 1 and its bits per code.
+        start: a prior of these codebooks to go on from; it has the form of that one then, and
+            ``max_bytes`` says nothing. A third of the usual learning rate suits.
 
     Returns:
         The integer prior. ``prior.training`` says how it came about; its ``bits_per_code`` holds
@@ -82,11 +86,12 @@ def train_prior(
         ``integer``.
 
     Raises:
-        UsageError: too few samples, or no prior of that size fits these codebooks.
+        UsageError: too few samples, no prior of that size fits these codebooks, or ``start`` is of
+            others.
     """
     config = config or PriorConfig()
     sizes = tokenizer.codebook_sizes
-    plan = plan_prior(sizes, tokenizer.modality, config.max_bytes)
+    plan = _plan(tokenizer, config, start)
     train, held = (samples, validation) if validation else _split(samples, config.seed)
     held = _enough(held)
     torch.manual_seed(config.seed)
@@ -94,8 +99,11 @@ def train_prior(
     trained, judged = Grids(train, sizes), Grids(held, sizes)
     if not len(trained) or not len(judged):
         raise UsageError("there are no codes to learn from, or none to judge by")
-    for q, network in enumerate(twin.networks):
-        network.start_from(trained.counts(q, sizes[q]))
+    if start is not None:
+        restore(twin, start)
+    else:
+        for q, network in enumerate(twin.networks):
+            network.start_from(trained.counts(q, sizes[q]))
     float_bits: list[float] = []
 
     def rounding() -> None:
@@ -113,12 +121,22 @@ def train_prior(
         "positions": len(trained),
         "validation_samples": judged.samples,
         **asdict(config),
+        **({} if start is None else {"start": start.digest}),
         "bits_per_code": bits,
         **provenance(),
     }
     bits["integer"] = prior_bits(_integer_prior(twin, tokenizer, {}), held)
     bits.update({key: [round(float(b), 4) for b in value] for key, value in bits.items()})
     return _integer_prior(twin, tokenizer, facts)
+
+
+def _plan(tokenizer: Tokenizer, config: PriorConfig, start: Prior | None) -> PriorPlan:
+    sizes, modality = tokenizer.codebook_sizes, tokenizer.modality
+    if start is None:
+        return plan_prior(sizes, modality, config.max_bytes)
+    if (start.codebook_sizes, start.modality) != (sizes, modality):
+        raise UsageError(f"the prior to start from is of other codebooks: {start.codebook_sizes}")
+    return plan_of(start)
 
 
 def _integer_prior(twin: FloatTwin, tokenizer: Tokenizer, facts: dict[str, Any]) -> Prior:

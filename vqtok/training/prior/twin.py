@@ -24,7 +24,7 @@ from vqtok.training.prior.plan import NetworkPlan, PriorPlan
 UNIT = 64
 """Integer steps of an activation or embedding to 1."""
 _TOP = 127 / UNIT
-_BITS_SHIFT = 1  # UNIT * 2^p steps of an output to a bit; the integer softmax counts 32 * 2^shift
+OUTPUT_SHIFT = 1  # UNIT * 2^p steps of an output to a bit; the integer softmax counts 32 * 2^shift
 
 
 class Layer(nn.Linear):
@@ -160,6 +160,10 @@ class FloatTwin(nn.Module):
         embedded = F.embedding(grids.around(index, contexts) + starts, table).flatten(1)
         return network.bits(embedded, grids.codes(index, q))
 
+    def table(self, c: int, size: int) -> Tensor:
+        """float32 [size + 1, W], the embeddings of codebook ``c``, the last that of the border."""
+        return self.embeddings[self._starts[c] : self._starts[c] + size + 1]
+
     @torch.no_grad()
     def clip(self) -> None:
         """Keep embeddings within what integers hold."""
@@ -216,7 +220,7 @@ def _network_tensors(network: Network) -> dict[str, NDArray[np.generic]]:
     for name, layer in named:
         assert layer.exponent is not None
         inner = name.startswith("hidden")
-        shifts.append(layer.exponent + (0 if inner else _BITS_SHIFT))
+        shifts.append(layer.exponent + (0 if inner else OUTPUT_SHIFT))
         weight, bias = layer.integers(UNIT if name == "hidden.0" else 0)
         found |= {f"{name}.weight": weight, f"{name}.bias": bias}
     found["shifts"] = np.array(shifts, np.int32)
