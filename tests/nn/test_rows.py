@@ -1,4 +1,4 @@
-"""Convolutions stored place by place are torch's, in float64."""
+"""Layers on sound stored place by place are torch's, in float64."""
 
 import copy
 
@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.nn import seanet
 from vqtok.nn.rows import RowConv, RowUp, pad
-from vqtok.nn.seanet import TimeNorm
+from vqtok.nn.seanet import Bottlenecked, Layout, PaddedConv
+from vqtok.nn.time_norm import TimeNorm
 
 # channels in and out, kernel, stride, padding, dilation, groups
 CONVS = {
@@ -113,3 +115,44 @@ def test_the_norm_is_group_norm(places: int, mean: float) -> None:
         in_place = layer(x)
     torch.testing.assert_close(in_place.double(), expected, rtol=1e-4, atol=1e-4)
     assert in_place is x
+
+
+@pytest.mark.parametrize("padding", ["reflect", "constant", "replicate"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 1), (8, 4), (10, 5)])
+def test_a_padded_convolution_by_pieces_is_that_of_the_whole(
+    kernel: int, stride: int, causal: bool, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    settings = {"stride": stride, "causal": causal, "padding": padding, "activated": True}
+    layer = PaddedConv(6, 9, kernel, **settings)
+    double = copy.deepcopy(layer).double()
+    pieces: list[int] = []
+    layer.conv.register_forward_hook(lambda _, given, __: pieces.append(given[0].shape[-1]))
+    monkeypatch.setattr(seanet, "_PIECE", 6 * 40)
+    for length in (1, 2, 30, 80, 81, 399, 400, 401):
+        x = torch.randn(2, length, 6).transpose(1, 2)
+        given, expected = x.clone(), double(x.double())
+        with torch.no_grad():
+            pieces.clear()
+            found = layer(x)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(x, given)
+        if found.shape[-1] >= 80:
+            assert len(pieces) == found.shape[-1] // max(40 // stride, kernel)
+
+
+@pytest.mark.parametrize("length", [1, 7, 5000])
+def test_a_normed_block_in_place_is_the_block(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    block = Bottlenecked(12, Layout(12, [2], 4, causal=False, normed=True))
+    for value in block.parameters():
+        if value.ndim == 1:  # norms begin as the identity
+            torch.nn.init.normal_(value)
+    x = torch.randn(2, length, 12).transpose(1, 2)
+    expected = copy.deepcopy(block).double()(x.double())
+    monkeypatch.setattr(seanet, "_PIECE", 12 * 999)
+    with torch.no_grad():
+        found = block(x)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    assert found is x

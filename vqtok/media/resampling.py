@@ -29,8 +29,6 @@ class Resampler:
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
-        import soxr
-
         if source_rate < 1 or target_rate < 1:
             raise ValueError(f"sample rates must be positive: {source_rate}, {target_rate}")
         self.source_rate = source_rate
@@ -40,6 +38,8 @@ class Resampler:
         self._given = 0
         self._stream = None
         if source_rate != target_rate:
+            import soxr
+
             self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32")
 
     def push(self, samples: Samples) -> Samples:

@@ -52,6 +52,10 @@ class RowConv(nn.Conv1d):
         )
         return y.squeeze(2)
 
+    def at_places(self, rows: Tensor) -> Tensor:
+        """[n, C] to [n, C'], of a kernel of one place."""
+        return F.linear(rows, self.weight[..., 0], self.bias)
+
     def _multiply(self, x: Tensor, places: int, step: int) -> Tensor:
         """The convolution of a padded input as products of what places see.
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vqtok.nn.rows import RowConv, RowUp, pad
 from vqtok.nn.sound import SoundStack
+from vqtok.nn.time_norm import Moments, TimeNorm
 
-_PIECE = 1 << 15  # numbers
+_PIECE = 1 << 18  # numbers that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,33 @@ class PaddedConv(nn.Module):
         short = max(max(left, right) - x.shape[-1] + 1, 0) if self.mode == "reflect" else 0
         if short:
             x = pad(x, 0, short)
-        padded = pad(x, left, right, self.mode)
+        right -= short
+        whole = x.device.type != "cpu" or torch.is_grad_enabled() or not (self.activated or left)
+        y: Tensor = self.norm((self._at_once if whole else self._by_pieces)(x, left, right))
+        return y
+
+    def _at_once(self, x: Tensor, left: int, right: int) -> Tensor:
+        padded = pad(x, left, max(right, 0), self.mode)
         if self.activated:
-            x = F.elu(padded, inplace=padded is not x)
-        else:
-            x = padded
-        convolved = self.conv(x[..., : x.shape[-1] - short])
-        del padded, x  # not needed any longer
-        y: Tensor = self.norm(convolved)
+            padded = F.elu(padded, inplace=padded is not x)
+        y: Tensor = self.conv(padded[..., : padded.shape[-1] + min(right, 0)])
+        return y
+
+    def _by_pieces(self, x: Tensor, left: int, right: int) -> Tensor:
+        """The same without a copy of x as large as x: what is padded and activated is used while it
+        is in the cache."""
+        conv, stride, length = self.conv, self.stride, x.shape[-1]
+        kernel = conv.span + 1
+        places = (length + left + right - kernel) // stride + 1
+        step = max(_PIECE // (x.shape[1] * stride), kernel)
+        if places < 2 * step:
+            return self._at_once(x, left, right)
+        y = x.new_empty(len(x), places, conv.out_channels).transpose(1, 2)
+        for first in range(0, places - step + 1, step):
+            last = places if places - first < 2 * step else first + step
+            begin, end = first * stride - left, (last - 1) * stride + kernel - left
+            seen = x[..., max(begin, 0) : end]
+            y[..., first:last] = self._at_once(seen, max(-begin, 0), max(end - length, 0))
         return y
 
 
@@ -189,29 +209,12 @@ class TrimmedUp(nn.Module):
         return y[..., self.cut : self.cut + x.shape[-1] * self.stride]
 
 
-class TimeNorm(nn.GroupNorm):
-    """``nn.GroupNorm`` of [B, C, T] in one group; without gradients, in place."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(1, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return super().forward(x)
-        for rows in x.transpose(1, 2):
-            pieces = torch.split(rows.flatten(), _PIECE)  # whose sums float32 holds
-            mean = torch.stack([piece.sum() for piece in pieces]).double().sum() / rows.numel()
-            near = mean.to(rows.dtype)
-            norms = torch.stack([torch.linalg.vector_norm(piece - near) for piece in pieces])
-            variance = norms.double().square().sum() / rows.numel()
-            scale = self.weight * (variance + self.eps).rsqrt()
-            shift = self.bias - mean * scale
-            torch.addcmul(shift.to(rows.dtype), rows, scale.to(rows.dtype), out=rows)
-        return x
-
-
 class Bottlenecked(nn.Module):
-    """``shortcut(x) + conv1(elu(conv3(elu(x))))``, with half the channels between."""
+    """``shortcut(x) + conv1(elu(conv3(elu(x))))``, with half the channels between.
+
+    With a normalisation after each convolution, and without gradients, the result is written over
+    x, whose place in memory is the largest of all.
+    """
 
     def __init__(self, channels: int, layout: Layout) -> None:
         super().__init__()
@@ -222,10 +225,31 @@ class Bottlenecked(nn.Module):
             layout.conv(channels // 2, channels, 1),
         )
         self.shortcut = layout.conv(channels, channels, 1) if layout.shortcut else nn.Identity()
+        self.in_place = layout.normed and layout.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.in_place and x.device.type == "cpu" and not torch.is_grad_enabled():
+            return self._overwrite(x)
         summed: Tensor = self.block(x)
         return summed.add_(self.shortcut(x))
+
+    def _overwrite(self, x: Tensor) -> Tensor:
+        last, shortcut = self.block[-1], self.shortcut
+        hidden = self.block[:-1](x)
+        step = max(_PIECE // x.shape[1], 1)
+        for rows, inner in zip(x.transpose(1, 2), hidden.transpose(1, 2), strict=True):
+            moments, seen = Moments(), Moments()
+            pieces = list(zip(rows.split(step), inner.split(step), strict=True))
+            for piece, narrow in pieces:
+                piece.copy_(shortcut.conv.at_places(piece))
+                seen.add(piece)
+                moments.add(last.conv.at_places(narrow))  # made anew below: faster than kept
+            scale, shift = last.norm.line(moments)
+            beside, shift_beside = shortcut.norm.line(seen)
+            for piece, narrow in pieces:
+                added = last.conv.at_places(narrow).mul_(scale)
+                torch.addcmul(added.add_(shift + shift_beside), piece, beside, out=piece)
+        return x
 
 
 class Recurrent(nn.Module):

@@ -156,8 +156,10 @@ class SegmentEncoderStream(EncoderStream):
     def _take(self, samples: np.ndarray) -> Tensor:
         """Code every segment that is complete with these samples (at the network's rate)."""
         both = torch.from_numpy(np.ascontiguousarray(samples)).expand(2, -1)
-        self._waiting = torch.cat([self._waiting, both], dim=1)
-        starts = range(0, self._waiting.shape[1] - self._form.segment + 1, self._form.step)
+        if self._waiting.shape[1]:  # else no copy is needed
+            both = torch.cat([self._waiting, both], dim=1)
+        self._waiting = both
+        starts = range(0, both.shape[1] - self._form.segment + 1, self._form.step)
         codes = self._code([self._window(start) for start in starts])
         self._waiting = self._waiting[:, len(starts) * self._form.step :].clone()
         return codes
