@@ -235,6 +235,11 @@ class Bottlenecked(nn.Module):
 
     def _overwrite(self, x: Tensor) -> Tensor:
         last, shortcut = self.block[-1], self.shortcut
+        assert isinstance(last, PaddedConv)
+        assert isinstance(shortcut, PaddedConv)
+        norm, norm_beside = last.norm, shortcut.norm
+        assert isinstance(norm, TimeNorm)
+        assert isinstance(norm_beside, TimeNorm)
         hidden = self.block[:-1](x)
         step = max(_PIECE // x.shape[1], 1)
         for rows, inner in zip(x.transpose(1, 2), hidden.transpose(1, 2), strict=True):
@@ -244,8 +249,8 @@ class Bottlenecked(nn.Module):
                 piece.copy_(shortcut.conv.at_places(piece))
                 seen.add(piece)
                 moments.add(last.conv.at_places(narrow))  # made anew below: faster than kept
-            scale, shift = last.norm.line(moments)
-            beside, shift_beside = shortcut.norm.line(seen)
+            scale, shift = norm.line(moments)
+            beside, shift_beside = norm_beside.line(seen)
             for piece, narrow in pieces:
                 added = last.conv.at_places(narrow).mul_(scale)
                 torch.addcmul(added.add_(shift + shift_beside), piece, beside, out=piece)

@@ -19,7 +19,7 @@ class Moments:
 
     def add(self, numbers: Tensor) -> None:
         """Of float32 [...]."""
-        for piece in numbers.flatten().split(PIECE):
+        for piece in torch.split(numbers.flatten(), PIECE):
             mean = piece.sum().double() / len(piece)
             self._counts.append(len(piece))
             self._means.append(mean)
