@@ -26,6 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vqtok.autoencoders import Autoencoder, preset_config
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.media.images import read_image
 from vqtok.media.sources import Source
@@ -178,4 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from torch import Tensor
 from vqtok.autoencoders import Autoencoder
 from vqtok.autoencoders.options import Options
 from vqtok.autoencoders.seq2seq import seq2seq_rnn, seq2seq_transformer
+from vqtok.cli import exit_code
 from vqtok.training.baselines import PCA
 from vqtok.training.fit import default_config
 from vqtok.training.fit_sequences import fit_sequences
@@ -146,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from vqtok.cli import exit_code
 from vqtok.training import default_config, fit
 from vqtok.training.baselines import PCA
 
@@ -166,4 +168,4 @@ def count(table: dict[str, dict[str, list[float]]]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

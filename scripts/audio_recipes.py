@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from train_priors import HEADING as PRIOR
 
 from vqtok.autoencoders import build_autoencoder, preset_config
 from vqtok.autoencoders.presets import residual_spectral
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.tokenizer import AudioTokenizer
 from vqtok.training import AudioCrops, SoundTask, TrainConfig, Trainer
@@ -138,4 +140,4 @@ def write_card(found: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from vqtok.autoencoders import Autoencoder, variant
 from vqtok.autoencoders.bottlenecks import IdentityBottleneck
 from vqtok.autoencoders.corruptions import GaussianNoise
 from vqtok.autoencoders.penalties import relative_jacobian_norm
+from vqtok.cli import exit_code
 from vqtok.nn import MLPDecoder, MLPEncoder
 from vqtok.training import default_config, fit
 from vqtok.training.baselines import PCA
@@ -157,4 +159,4 @@ def summary(values: list[float], digits: int = 2) -> str:
 TABLES = {"denoising": denoising, "sparse": sparse, "contractive": contractive}
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

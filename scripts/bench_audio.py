@@ -30,6 +30,7 @@ import torch
 
 from vqtok.autoencoders import Autoencoder, build_autoencoder, preset_config
 from vqtok.autoencoders.likelihoods import SoundDistance
+from vqtok.cli import exit_code
 from vqtok.media import AudioReader, AudioWriter
 from vqtok.nn import WaveformDecoder, WaveformEncoder
 from vqtok.quantizers import ResidualQuantizer, VectorQuantizer
@@ -205,4 +206,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

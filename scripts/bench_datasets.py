@@ -26,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vqtok.cli import exit_code
+
 SIZE = 16384
 SHARD = 5000  # samples
 
@@ -246,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.media.images import read_image, write_image
 from vqtok.tokenizer import Tokenizer
@@ -123,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

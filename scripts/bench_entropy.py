@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from vqtok.cli import exit_code
 from vqtok.cli.train_prior import read_codes
 from vqtok.ops import entropy
 from vqtok.tokenizer import Tokenizer
@@ -289,4 +291,4 @@ class Only(FloatTwin):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

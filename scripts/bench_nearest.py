@@ -51,6 +51,7 @@ from bench_nearest_report import (
 from bench_nearest_rivals import Lookup, contenders
 from threadpoolctl import ThreadpoolController
 
+from vqtok.cli import exit_code
 from vqtok.ops import native, reference
 
 SHAPES = [
@@ -259,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

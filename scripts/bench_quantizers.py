@@ -29,6 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqtok.cli import exit_code
+
 LIBRARIES = ("vqtok", "vector-quantize-pytorch")
 MODES = ("train", "eval")
 Step = Callable[[Tensor], Tensor]
@@ -284,4 +286,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

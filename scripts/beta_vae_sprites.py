@@ -25,6 +25,7 @@ import torch
 
 from vqtok.autoencoders import variant
 from vqtok.autoencoders.disentanglement import dci, mutual_information_gap
+from vqtok.cli import exit_code
 from vqtok.training import default_config, fit
 
 SIZES = (3, 6, 16, 16)  # shape, size, x, y
@@ -120,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -22,6 +22,7 @@ from bundled import PRETRAINED, put
 from evaluate_audio import table
 from train_priors import HEADING as PRIOR
 
+from vqtok.cli import exit_code
 from vqtok.tokenizer import AudioTokenizer, Tokenizer, bundled_versions
 
 CARD = """\
@@ -229,4 +230,4 @@ def source_lines(sources: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -26,6 +26,7 @@ from evaluate import evaluate
 from select_photos import selected
 from tqdm import tqdm
 
+from vqtok.cli import exit_code
 from vqtok.media.images import read_image
 from vqtok.media.sources import Source
 from vqtok.tokenizer import ImageTokenizer, Tokenizer
@@ -214,4 +215,4 @@ def smallest_side(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

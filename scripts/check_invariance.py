@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.media.images import read_image
 from vqtok.tokenizer import Tokenizer, to_unit_range
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ import torch
 
 from vqtok.autoencoders import Autoencoder
 from vqtok.autoencoders.bottlenecks import IdentityBottleneck
+from vqtok.cli import exit_code
 from vqtok.nn import build_decoder, build_encoder
 from vqtok.training import TrainConfig, Trainer
 from vqtok.training.by_length import by_length
@@ -168,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -21,6 +21,7 @@ from pathlib import Path
 from demo_photos import run_photos
 from demo_sounds import run_sounds
 
+from vqtok.cli import exit_code
 from vqtok.errors import VqtokError
 from vqtok.samples import photos, sounds
 
@@ -43,9 +44,6 @@ def main() -> int:
         prepare(out)
         report = run_photos(pictures, options.tokenizer, out / "photos")
         report += "\n" + run_sounds(recordings, options.audio_tokenizer, out / "sounds")
-    except VqtokError as error:
-        print(f"demo: error: {error}", file=sys.stderr)
-        return 1
     except subprocess.CalledProcessError as error:
         print(f"demo: error: {shlex.join(error.cmd)} failed ({error.returncode})", file=sys.stderr)
         return 1
@@ -69,4 +67,4 @@ def prepare(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

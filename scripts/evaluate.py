@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.media.images import read_image
 from vqtok.tokenizer import Tokenizer
@@ -134,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

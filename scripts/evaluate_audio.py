@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -35,6 +36,7 @@ import torch
 from audio_baselines import Wave, baseline, baselines
 
 from vqtok.bench.metrics.sound import stft_distance
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.media.audio import read_audio
 from vqtok.media.resampling import resample
@@ -234,4 +236,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

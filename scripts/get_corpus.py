@@ -26,6 +26,8 @@ from pathlib import Path
 from debian import fetch
 from PIL import Image
 
+from vqtok.cli import exit_code
+
 HERE = Path(__file__).resolve().parent / "corpus"
 LONGEST = 2048
 _START = re.compile(rb"RIFF....WEBP|\xff\xd8\xff[\xdb\xe0\xe1\xee]", re.DOTALL)
@@ -88,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

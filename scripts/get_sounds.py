@@ -28,6 +28,8 @@ import numpy as np
 import soundfile
 from debian import fetch
 
+from vqtok.cli import exit_code
+
 
 @dataclass(frozen=True)
 class Package:
@@ -170,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

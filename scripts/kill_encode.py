@@ -37,6 +37,7 @@ import psutil
 import vqtok.cli
 import vqtok.pipeline
 import vqtok.tokenizer
+from vqtok.cli import exit_code
 
 WAYS = ("one", "processes", "shares", "ray", "merge")
 
@@ -248,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vqtok.cli import exit_code
 from vqtok.tokens import Header, Sample, TokenReader, write_manifest, write_shard
 
 SHARD = 10_000
@@ -111,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

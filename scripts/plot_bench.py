@@ -7,9 +7,11 @@ python scripts/plot_bench.py report/results.json --plot kodak.svg --top 1.0
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vqtok.bench.results import Codec, Results
+from vqtok.cli import exit_code
 
 
 def table(results: Results, top: float) -> str:
@@ -96,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ import torch
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
+from vqtok.cli import exit_code
 from vqtok.media import list_sources, read_image
 from vqtok.pipeline import encode_dataset, make_plan
 from vqtok.tokenizer import ImageTokenizer
@@ -136,4 +138,4 @@ def bd_rate(ours: Curve, theirs: Curve) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -13,6 +13,7 @@ of the error and of the use of codes, on latents of other crops, too.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vqtok import ops
+from vqtok.cli import exit_code
 from vqtok.media import list_sources
 from vqtok.quantizers import VectorQuantizer
 from vqtok.tokenizer import ImageTokenizer, Tokenizer, to_unit_range
@@ -116,4 +118,4 @@ def described(latents: Tensor, codebook: Tensor) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 
 from vqtok.autoencoders.options import Options
 from vqtok.autoencoders.seq2seq import seq2seq_conv, seq2seq_rnn, seq2seq_transformer
+from vqtok.cli import exit_code
 from vqtok.media.text import TEXT_SYMBOLS, read_text, symbols_text, text_symbols
 from vqtok.training.fit import default_config
 from vqtok.training.fit_sequences import FittedSequences, fit_sequences
@@ -118,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

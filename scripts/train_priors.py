@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,6 +29,7 @@ from PIL import Image
 from select_photos import selected
 from tqdm import tqdm
 
+from vqtok.cli import exit_code
 from vqtok.errors import DataError
 from vqtok.media import list_sources, read_image
 from vqtok.media.sources import Source
@@ -166,4 +168,4 @@ def row(label: str, values: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

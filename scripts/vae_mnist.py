@@ -12,6 +12,7 @@ reconstructions, samples, traversals, interpolations.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from vqtok.autoencoders import variant
 from vqtok.autoencoders.bounds import importance_bound
+from vqtok.cli import exit_code
 from vqtok.training import default_config, fit
 from vqtok.training.page import autoencoder_page
 
@@ -87,4 +89,4 @@ def load(path: Path) -> tuple[Tensor, Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

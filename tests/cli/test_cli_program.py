@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqtok.cli import VERBS, main
+from vqtok.cli import VERBS, exit_code, main
+from vqtok.errors import DataError, UsageError
 from vqtok.media import write_image
 from vqtok.tokens import TokenReader, verify
 
@@ -39,6 +40,25 @@ def test_help_needs_no_heavy_imports(arguments: list[str]) -> None:
     assert done.stderr == ""
     if arguments != ["--version"]:
         assert "examples:\n  vqtok " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "\nvqtok: interrupted\n"),
+        (UsageError("no such preset"), 2, "vqtok: error: no such preset\n"),
+        (DataError("a.png is damaged"), 1, "vqtok: error: a.png is damaged\n"),
+        (FileNotFoundError(2, "Nothing there", "a"), 1, "vqtok: error: a: Nothing there\n"),
+    ],
+)
+def test_how_work_ends(error: BaseException, code: int, message: str, capsys) -> None:
+    def work() -> None:
+        raise error
+
+    assert exit_code(work) == code
+    assert capsys.readouterr().err == message
+    assert exit_code(lambda: None) == 0
+    assert exit_code(lambda: 3) == 3
 
 
 def test_every_verb_is_in_the_help(capsys) -> None:

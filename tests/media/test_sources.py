@@ -73,6 +73,18 @@ def test_links_and_loops(tmp_path):
         found[0].open()
 
 
+def test_what_is_no_file_fails_alone_when_it_is_opened(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    found = list_sources(tmp_path)
+    assert [s.uri for s in found] == ["a.png", "loop.png", "pipe.png"]
+    with pytest.raises(OSError, match="symbolic links"):
+        found[1].open()
+    with pytest.raises(DataError, match="not a regular file"):
+        found[2].open()
+
+
 def test_unlistable_folder_is_an_error(tmp_path, monkeypatch):
     touch(tmp_path, "a.png", "closed/b.png")
     scandir = os.scandir

@@ -141,7 +141,9 @@ def test_another_plan_is_refused(
     for name, value in tokenizer.items():
         setattr(other, name, value)
     plan = make_plan(list_sources(photos), other, **{"shard_size": 3, **options})
-    with pytest.raises(UsageError, match=f"out holds .* that differs: .*({message})"):
+    with pytest.raises(
+        UsageError, match=f"out holds .* that differs: .*({message}).*choose another output"
+    ):
         encode_dataset(plan, other, out)
     assert folder_contents(out) == before
 

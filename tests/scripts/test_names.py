@@ -1,4 +1,4 @@
-"""Every name that a script takes from vqtok is there: no script runs in the tests as a whole."""
+"""What every script has in common, by its text: few run in the tests as a whole."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def test_imports_from_vqtok(script: Path) -> None:
             if not hasattr(module, "__path__") or find_spec(submodule) is None:
                 missing.append(submodule)
     assert not missing
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+def test_no_traceback_after_ctrl_c(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    if "def main()" in text and not script.name.startswith("bench_importers"):
+        assert text.endswith('if __name__ == "__main__":\n    sys.exit(exit_code(main))\n')

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -231,3 +233,26 @@ def test_missing_and_damaged_tokenizers(tokenizer, tmp_path):
         config_path.write_text(text)
         with pytest.raises(DataError, match=message):
             Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda original: pickle.loads(pickle.dumps(original))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_copies_and_pickles(tokenizer, copied):
+    """Data workers that are not forked get a pickle."""
+    twin = copied(tokenizer)
+    assert type(twin) is type(tokenizer)
+    assert twin.fingerprint == tokenizer.fingerprint
+    x = images(1, 3, 24, 33)
+    codes = tokenizer.encode(x)
+    assert torch.equal(twin.encode(x), codes)
+    assert torch.equal(twin.decode(codes), tokenizer.decode(codes))
+
+
+def test_a_dtype_is_no_device(tokenizer):
+    """As a module would take it; the model would then fail on every image."""
+    with pytest.raises(UsageError, match=r"torch.bfloat16 is no device; .* precision="):
+        tokenizer.to(torch.bfloat16)
+    assert {value.dtype for value in tokenizer.autoencoder.parameters()} == {torch.float32}

@@ -120,6 +120,20 @@ def test_metadata_need_no_prior_and_codes_say_what_is_missing(coded, own, monkey
     assert not (folder / "z.safetensors").exists()
 
 
+def test_few_priors_are_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(prior, "_loaded", {})
+    monkeypatch.setattr(prior, "MAX_LOADED", 2)
+    digests = []
+    for seed in range(4):
+        (tmp_path / str(seed)).mkdir()
+        small_prior(seed).save(tmp_path / str(seed) / "prior.safetensors")
+        digests.append(small_prior(seed).digest)
+        found = prior.find_prior(digests[-1], tmp_path / str(seed))
+        assert found.digest == digests[-1]
+        assert prior.find_prior(digests[-1], tmp_path) is found
+    assert list(prior._loaded) == digests[2:]
+
+
 def test_another_prior_is_refused(coded, own, monkeypatch) -> None:
     folder, _ = coded
     other = small_prior(7)

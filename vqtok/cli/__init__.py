@@ -11,7 +11,8 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -64,10 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = verbs[args.verb]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may be foreign to the locale
+    return exit_code(partial(_run, verb, args), getattr(verb, "INTERRUPTED", ""))
+
+
+def _run(verb: ModuleType, args: argparse.Namespace) -> int:
+    if "VQTOK_ISA" in os.environ:
+        isa()  # refused now, not in the middle of the work
+    code: int = verb.run(args)
+    return code
+
+
+def exit_code(work: Callable[[], int | None], hint: str = "") -> int:
+    """Do ``work``; returns its exit code (None is 0), or that of the way in which it failed.
+
+    A wrong request, work that failed and Ctrl-C are a line on standard error, not a traceback;
+    ``hint`` says what to do after Ctrl-C.
+    """
     try:
-        if "VQTOK_ISA" in os.environ:
-            isa()  # refused now, not in the middle of the work
-        code: int = verb.run(args)
+        code = work() or 0
         sys.stdout.flush()
         return code
     except UsageError as error:
@@ -79,7 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (VqtokError, OSError) as error:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
-        hint = getattr(verb, "INTERRUPTED", "")
         print(file=sys.stderr)
         say(f"interrupted{'; ' if hint else ''}{hint}")
         return INTERRUPTED

@@ -141,7 +141,7 @@ def _codes(args: argparse.Namespace) -> ForeignCodes:
 def _numbers(text: str, separator: str, option: str) -> list[int]:
     parts = text.split(separator)
     if not all(re.fullmatch(r"[1-9]\d{0,9}", part) for part in parts):
-        raise UsageError(f"{option} {text}: say numbers, with {separator!r} between them")
+        raise UsageError(f"{option} {text}: say numbers from 1, with {separator!r} between them")
     return [int(part) for part in parts]
 
 

@@ -224,8 +224,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             raise DataError(f"{folder}: cannot be listed: {error.strerror or error}") from error
         folders = []
         for entry in sorted(visible, key=lambda entry: os.fsencode(entry.name)):
-            if entry.is_dir():
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 folders.append((f"{prefix}{entry.name}/", entry.path))
-            elif entry.is_file() or entry.is_symlink():  # a broken link fails when it is opened
+            else:  # a broken link, or what is no regular file, fails when it is opened
                 yield prefix + entry.name, entry.path
         pending += reversed(folders)

@@ -76,7 +76,9 @@ def decode_dataset(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; the output must be a folder")
     if not overwrite and out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty; choose a new folder, or ask to overwrite")
+        raise UsageError(
+            f"{out} is not empty; choose a new folder, or --overwrite to write into it"
+        )
     out.mkdir(parents=True, exist_ok=True)
     results = decode(
         tokens,

@@ -185,7 +185,10 @@ def _check_output(out: Path, plan: Plan) -> Plan:
                 "the inputs have changed, or it has another shard size, is of another device or "
                 "precision, or its inputs were read in another way"
             )
-            raise UsageError(f"{out} holds a finished dataset that differs: {reason}")
+            raise UsageError(
+                f"{out} holds a finished dataset that differs: {reason}; choose another output "
+                "folder, or remove this one"
+            )
         for info in manifest.shards:
             if not _is_whole(out / info.file, info):
                 raise DataError(

@@ -89,6 +89,10 @@ class Tokenizer:
         parts |= {"options": self.options} if self.options else {}
         self.fingerprint = fingerprint(parts, autoencoder)
 
+    def __getnewargs__(self) -> tuple[Autoencoder]:
+        """What :meth:`__new__` takes, so that copies and pickles (of data workers) can be made."""
+        return (self.autoencoder,)
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.name!r}, codebook_sizes={self.codebook_sizes}, "
@@ -165,8 +169,13 @@ class Tokenizer:
                 pixels come back a little different.
 
         Raises:
-            UsageError: tokenizers of this modality do not run in ``precision``.
+            UsageError: tokenizers of this modality do not run in ``precision``, or ``device`` is
+                a dtype.
         """
+        if isinstance(device, torch.dtype):
+            raise UsageError(
+                f"{device} is no device; the precision is a name, as in precision='bfloat16'"
+            )
         if device is not None:
             self.autoencoder.to(device)
         if precision is not None:

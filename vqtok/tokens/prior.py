@@ -219,6 +219,9 @@ def _codes(planes: entropy.Planes, dims: Sequence[int]) -> NDArray[np.int64]:
 
 # --- Finding the prior that a dataset names ------------------------------------------------------
 
+MAX_LOADED = 8
+"""Priors that are kept for datasets yet to be opened; open ones keep their own."""
+
 _loaded: dict[str, Prior] = {}
 
 
@@ -238,22 +241,27 @@ def find_prior(digest: str, folder: Path) -> Prior:
 
     Raises DataError that names the prior that is wanted, and the one that is there instead.
     """
-    if digest not in _loaded:
-        own = folder / PRIOR
-        for path in (own, *bundled_priors()):
-            data = _contents(path)
-            if hashlib.sha256(data).hexdigest() == digest:
-                _loaded[digest] = Prior.from_bytes(data, str(path))
-                break
-        else:
-            there = "cannot be read" if own.exists() else "is not there"
-            if _contents(own):
-                there = f"is another, {_digest(own)[:12]}"
-            raise DataError(
-                f"{own} {there}; these codes need the prior {digest[:12]}: copy the {PRIOR} of "
-                "their tokenizer, or of the dataset they came with, to that place"
-            )
-    return _loaded[digest]
+    prior = _loaded.get(digest)
+    if prior is None:
+        prior = _loaded[digest] = _read(digest, folder)
+        if len(_loaded) > MAX_LOADED:
+            _loaded.pop(next(iter(_loaded)), None)
+    return prior
+
+
+def _read(digest: str, folder: Path) -> Prior:
+    own = folder / PRIOR
+    for path in (own, *bundled_priors()):
+        data = _contents(path)
+        if hashlib.sha256(data).hexdigest() == digest:
+            return Prior.from_bytes(data, str(path))
+    there = "cannot be read" if own.exists() else "is not there"
+    if _contents(own):
+        there = f"is another, {_digest(own)[:12]}"
+    raise DataError(
+        f"{own} {there}; these codes need the prior {digest[:12]}: copy the {PRIOR} of "
+        "their tokenizer, or of the dataset they came with, to that place"
+    )
 
 
 def _digest(path: Path) -> str:
