@@ -36,6 +36,12 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_errors_name_the_file_that_was_wanted(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failed:
+        write(tmp_path / "none" / "a", b"")
+    assert failed.value.filename == str(tmp_path / "none" / "a")
+
+
 def test_a_failure_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vqtok.quantizers import QUANTIZERS
 from vqtok.samples import photos, sounds
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -30,6 +31,10 @@ def folder(tmp_path_factory):
 def test_the_readme_has_code():
     assert [language for language, _ in BLOCKS].count("sh") >= 2
     assert [language for language, _ in BLOCKS].count("python") >= 3
+
+
+def test_the_quantizers_are_counted():
+    assert f"There are {len(QUANTIZERS)} of them" in README.read_text()
 
 
 @pytest.mark.timeout(1800)  # minutes on a busy machine

@@ -161,11 +161,11 @@ def _stem(temporary: Path) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name ``path`` in an OSError that names no file, such as a full disk while writing."""
+    """Name ``path`` in an OSError that names no file (a full disk) or its temporary name."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or is_temporary(Path(os.fsdecode(error.filename))):
             error.filename = str(path)
         raise
 

@@ -100,6 +100,8 @@ def test_what_train_prior_refuses(
         ([tokenizer_folder, "--data", few, *out], "codebooks"),
         ([tokenizer_folder, "--data", photos, *out, "--max-bytes", "9"], "fits into 9 bytes"),
         ([tokenizer_folder, "--data", photos, "--out", __file__], "is a file"),
+        (["photo", "--data", photos, "--out", tokenizer_folder], "holds another tokenizer"),
+        ([tokenizer_folder, "--data", photos, *out, "--seed", "-1"], "seed must be in 0..1"),
         ([tokenizer_folder, "--data", photos, *out, "--from-prior"], "no prior to go on from"),
     ]:
         capsys.readouterr()

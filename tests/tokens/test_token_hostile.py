@@ -302,7 +302,7 @@ def test_claims_are_refused_before_allocating(tmp_path: Path) -> None:
     tracemalloc.start()
     with pytest.raises(DataError, match="do not fit"):
         ShardReader(path)[1]
-    with pytest.raises(DataError, match="claims"):
+    with pytest.raises(DataError, match=r"not a token file, .* claims"):
         ShardReader(tmp_path / "y")
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()

@@ -203,7 +203,13 @@ def test_a_damaged_checkpoint_is_refused(photos, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"seed": -1}],
+    [
+        {"steps": 0},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+        {"seed": 2**63},
+    ],
 )
 def test_settings_out_of_range(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):

@@ -107,8 +107,10 @@ def run(args: argparse.Namespace) -> int:
 
     from vqtok.tokenizer import find_pretrained
     from vqtok.tokens.prior import PRIOR
+    from vqtok.training.config import check_seed
     from vqtok.training.prior import PriorConfig, train_prior
 
+    check_seed(args.seed)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     rate = args.learning_rate
@@ -123,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         autocast=not args.no_autocast,
     )
     tokenizer = load_tokenizer(args.tokenizer, args.device, args.precision)
-    out = _target(args, tokenizer.name)
+    out = _target(args, tokenizer)
     if (out / PRIOR).exists() and not args.overwrite:
         raise UsageError(f"{out / PRIOR} exists; --overwrite replaces it")
     start = tokenizer.prior if args.from_prior else None
@@ -206,16 +208,22 @@ def _from_files(
             progress(1)
 
 
-def _target(args: argparse.Namespace, name: str) -> Path:
+def _target(args: argparse.Namespace, tokenizer: Tokenizer) -> Path:
+    from vqtok.autoencoders.storage import CONFIG_NAME, read_config
     from vqtok.tokenizer import is_bundled_name
 
-    if args.out is not None:
-        if args.out.exists() and not args.out.is_dir():
-            raise UsageError(f"--out {args.out} is a file, not a folder")
-        return Path(args.out)
+    out: Path | None = args.out
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file, not a folder")
+        other = (out / CONFIG_NAME).exists()
+        if other and read_config(out, {"fingerprint": str})["fingerprint"] != tokenizer.fingerprint:
+            raise UsageError(f"--out {out} holds another tokenizer; choose another folder")
+        return out
     if is_bundled_name(args.tokenizer):
         raise UsageError(
-            f"{name!r} comes with vqtok: say with --out where a copy of it with the prior should go"
+            f"{tokenizer.name!r} comes with vqtok: say with --out where a copy of it with the "
+            "prior should go"
         )
     return Path(args.tokenizer)
 

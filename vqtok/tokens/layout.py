@@ -135,7 +135,10 @@ def _cut_head(data: memoryview, where: str) -> bytes:
         raise DataError(f"{where}: {len(data)} bytes are too few for a token file")
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEAD or 8 + length > len(data):
-        raise DataError(f"{where}: claims {length} header bytes in a file of {len(data)} bytes")
+        raise DataError(
+            f"{where}: not a token file, cut short or damaged: it claims {length} header bytes in "
+            f"{len(data)} bytes"
+        )
     return bytes(data[: 8 + length])
 
 

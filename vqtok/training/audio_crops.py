@@ -107,8 +107,8 @@ class AudioCrops:
     def _add(self, source: Source) -> None:
         try:
             samples = read_audio(source, self.sample_rate).samples.mean(axis=0)
-        except (DataError, OSError) as error:
-            self.skipped.append(f"{source.uri}: {error}")
+        except DataError as error:
+            self.skipped.append(str(error))
             return
         if len(samples) < self.min_seconds * self.sample_rate:
             seconds = len(samples) / self.sample_rate

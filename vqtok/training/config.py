@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from vqtok.errors import UsageError
 
+MAX_SEED = 10**12
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -45,8 +47,13 @@ class TrainConfig:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UsageError(f"learning_rate must be positive, not {self.learning_rate}")
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, not {self.seed}")
+        check_seed(self.seed)
+
+
+def check_seed(seed: int) -> None:
+    """UsageError unless ``seed`` is one from which torch can make others."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed must be in 0..{MAX_SEED:,}, not {seed}")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

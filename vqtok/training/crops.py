@@ -124,8 +124,8 @@ class PhotoCrops:
         for source in tqdm(sources, desc="read", unit="photo", leave=False, disable=None):
             try:
                 photo = Image.fromarray(read_image(source).pixels)
-            except (DataError, OSError) as error:
-                self.skipped.append(f"{source.uri}: {error}")
+            except DataError as error:
+                self.skipped.append(str(error))
                 continue
             if min(photo.size) < self.size:
                 self.skipped.append(f"{source.uri}: {photo.width}x{photo.height} is too small")

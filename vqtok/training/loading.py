@@ -161,8 +161,8 @@ def _read_images(path: str, size: int | None) -> Loaded:
     for source in list_sources(path):
         try:
             image = read_image(source).pixels
-        except (DataError, OSError) as error:
-            skipped.append(f"{source.uri}: {error}")
+        except DataError as error:
+            skipped.append(str(error))
             continue
         if size is not None:
             image = _square(image, size)
