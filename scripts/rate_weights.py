@@ -2,11 +2,11 @@
 
     python scripts/rate_weights.py photo KODAK [--weights 0 0.1 0.3 1] [--codebooks 1 2 3 4]
 
-Rates are bytes of files: of the whole dataset folder (--pack entropy, one dataset of all photos) or
-of the JPEG (progressive, optimised) and WebP (method 6) files, over the pixels. PSNR is over RGB,
-the mean over photos. Each weight has a curve of its own, from one codebook to all; BD-rates (mean
-difference of log rate at equal PSNR, monotone cubics) are over what two curves have in common
-between 0.08 and 0.30 bpp.
+Rates are bytes of files over pixels: of the whole dataset folder (--pack entropy, one dataset of
+all photos), of a token file for each photo alone, and of JPEG (progressive, optimised) and WebP
+(method 6) files. PSNR is over RGB, the mean over photos. Each weight has a curve of its own, from one
+codebook to all; BD-rates (mean difference of log rate at equal PSNR, monotone cubics) are over what
+two curves have in common between 0.08 and 0.30 bpp.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vqtok.cli import exit_code
 from vqtok.media import list_sources, read_image
 from vqtok.pipeline import encode_dataset, make_plan
 from vqtok.tokenizer import ImageTokenizer
-from vqtok.tokens import TokenReader
+from vqtok.tokens import TokenReader, write_shard
 from vqtok.tokens.prior import Prior
 
 Curve = list[tuple[float, float]]
@@ -57,25 +57,32 @@ def main() -> None:
     others = {"jpeg": list(of_format(photos, "JPEG")), "webp": list(of_format(photos, "WEBP"))}
     found = []
     for weight in args.weights:
-        points: Curve = []
+        curves: dict[str, Curve] = {"dataset": [], "files": []}
         for count in args.codebooks:
-            points.append(of_tokenizer(tokenizer, args.data, photos, count, weight))
+            rates, quality = of_tokenizer(tokenizer, args.data, photos, count, weight)
+            for kind, rate in rates.items():
+                curves[kind].append((rate, quality))
             if not args.json:
-                rate, quality = points[-1]
-                print(f"weight {weight:g}, {count} codebooks: {rate:.4f} bpp, {quality:.2f} dB")
-        bd = {name: bd_rate(points, curve) for name, curve in others.items()}
-        found.append({"rate_weight": weight, "points": points, "bd_rate_percent": bd})
+                said = ", ".join(f"{kind} {rate:.4f} bpp" for kind, rate in rates.items())
+                print(f"weight {weight:g}, {count} codebooks: {said}, {quality:.2f} dB")
+        bd = {
+            kind: {name: bd_rate(points, curve) for name, curve in others.items()}
+            for kind, points in curves.items()
+        }
+        found.append({"rate_weight": weight, **curves, "bd_rate_percent": bd})
         if not args.json:
-            for name, percent in bd.items():
-                said = "nothing in common" if percent is None else f"{percent:+.1f}%"
-                print(f"weight {weight:g}, BD-rate against {name}: {said}")
+            for kind, percents in bd.items():
+                for name, percent in percents.items():
+                    said = "nothing in common" if percent is None else f"{percent:+.1f}%"
+                    print(f"weight {weight:g}, BD-rate of {kind} against {name}: {said}")
     if args.json:
         print(json.dumps({"weights": found, **others}))
 
 
 def of_tokenizer(
     tokenizer: ImageTokenizer, data: str, photos: list[np.ndarray], count: int, weight: float
-) -> tuple[float, float]:
+) -> tuple[dict[str, float], float]:
+    """Bits per pixel of the dataset and of files of one photo each, and the mean PSNR."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tokens"
         plan = make_plan(
@@ -88,12 +95,15 @@ def of_tokenizer(
         encode_dataset(plan, tokenizer, out)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         size -= sum(path.stat().st_size for path in out.glob("prior.safetensors"))
-        quality = []
-        for sample, photo in zip(TokenReader(out), photos, strict=True):
+        reader = TokenReader(out)
+        alone, quality = 0, []
+        for sample, photo in zip(reader, photos, strict=True):
+            alone += write_shard(out / "alone.safetensors", [sample], reader.header).bytes
             codes = torch.from_numpy(sample.codes.astype(np.int64))[None]
             again = tokenizer.decode(codes, size=photo.shape[:2])[0].permute(1, 2, 0).numpy()
             quality.append(psnr(photo, again))
-    return 8 * size / pixels(photos), float(np.mean(quality))
+    rates = {"dataset": 8 * size / pixels(photos), "files": 8 * alone / pixels(photos)}
+    return rates, float(np.mean(quality))
 
 
 def of_format(photos: list[np.ndarray], name: str) -> Iterator[tuple[float, float]]:

@@ -42,8 +42,8 @@ CARD = """\
 ## The prior
 
 `prior.safetensors` ({size:,} bytes, of int8 weights) predicts codes for `--pack entropy`. Learned
-from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,}, seed {seed}
-(`python scripts/train_priors.py {name}`). Bits per code of {validation} others that it was not
+from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,}, seed
+{seed}{start} (`python scripts/train_priors.py {name}`). Bits per code of {validation} others that it was not
 trained on:
 
 | codebook | fixed width | order-0 | float twin | integer prior |
@@ -152,6 +152,7 @@ def bundle(prior: Prior, name: str) -> None:
         size=(folder / "prior.safetensors").stat().st_size,
         noun="photos (four times each)" if prior.modality == "image" else "sounds",
         validation=facts["validation_samples"],
+        start=f", from the prior {facts['start'][:12]}... on" if "start" in facts else "",
         rows="\n".join(row(str(q + 1), values) for q, values in enumerate(zip(*bits, strict=True))),
         sums=row("", [sum(column) for column in bits]).removeprefix("|  | ").removesuffix(" |"),
         **{key: facts[key] for key in ("positions", "samples", "steps", "batch_size", "seed")},
