@@ -4,9 +4,9 @@
 
 Rates are bytes of files over pixels: of the whole dataset folder (--pack entropy, one dataset of
 all photos), of a token file for each photo alone, and of JPEG (progressive, optimised) and WebP
-(method 6) files. PSNR is over RGB, the mean over photos. Each weight has a curve of its own, from one
-codebook to all; BD-rates (mean difference of log rate at equal PSNR, monotone cubics) are over what
-two curves have in common between 0.08 and 0.30 bpp.
+(method 6) files. PSNR is over RGB, the mean over photos. Each weight has a curve of its own, from
+one codebook to all; BD-rates (mean difference of log rate at equal PSNR, monotone cubics) are over
+what two curves have in common between 0.08 and 0.30 bpp.
 """
 
 from __future__ import annotations

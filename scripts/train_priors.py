@@ -43,8 +43,8 @@ CARD = """\
 
 `prior.safetensors` ({size:,} bytes, of int8 weights) predicts codes for `--pack entropy`. Learned
 from {positions:,} positions of {samples:,} {noun} in {steps:,} steps of {batch_size:,}, seed
-{seed}{start} (`python scripts/train_priors.py {name}`). Bits per code of {validation} others that it was not
-trained on:
+{seed}{start} (`python scripts/train_priors.py {name}`). Bits per code of {validation} others that
+it was not trained on:
 
 | codebook | fixed width | order-0 | float twin | integer prior |
 |---|---|---|---|---|
