@@ -2,7 +2,7 @@
 
 Models of published sizes with random weights, whose codebooks are filled with latents of a real
 photo or sound (bench_importers_images.py, bench_importers_sounds.py), on the same input in both.
-VAR, MaskGIT and LlamaGen's lookup are written out there, for want of a package. For each:
+VAR, MaskGIT and LlamaGen's lookup are written out there, for want of a package for torch. For each:
 
 - how many codes differ between the two in the same settings, and how far apart decoding is;
 - how many codes of each change with the batch (1 or 2 inputs) and with the threads (1 or all), and

@@ -1,7 +1,7 @@
 """MaskGIT's VQGAN and Open-MAGVIT2 against what their papers' code computes, written out here.
 
-No package on the index holds them; the names and the order of operations are those of
-huggingface/open-muse and TencentARC/SEED-Voken.
+The names and the order of operations are those of huggingface/open-muse and TencentARC/SEED-Voken.
+Packages: Open-MAGVIT2's in test_taming_packages.py, MaskGIT's (in JAX) in scripts/check_maskgit.py.
 """
 
 from __future__ import annotations
