@@ -2,8 +2,8 @@
 
 The first (Chang et al., 2022, arXiv:2202.04200) under the names of huggingface/open-muse's
 ``MaskGitVQGAN``, the second (Luo et al., 2024, arXiv:2409.04410) under those of
-TencentARC/SEED-Voken, with its averaged weights where the checkpoint has them. MaskGIT's is compared
-with Google's own code by ``scripts/check_maskgit.py``; no published file was read.
+TencentARC/SEED-Voken, with its averaged weights where the checkpoint has them.
+``scripts/check_maskgit.py`` compares the first with Google's own code.
 """
 
 from __future__ import annotations
