@@ -103,6 +103,24 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("content", [b"\x80\x04\x95" + bytes(40), b"\xfa\x00" * 20])
+def test_bytes_that_torch_never_writes_are_not_taken_for_code(
+    content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged, or was not written by torch\.save"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_what_torch_guesses_about_a_truncated_file_is_left_out(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-400])
+    with pytest.raises(DataError, match="is not a readable checkpoint") as found:
+        read_checkpoint(tmp_path / "a.pt")
+    assert "internal" not in str(found.value)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), suffix=st.sampled_from([".pt", ".safetensors"]))
 def test_damaged_files_are_refused(
@@ -205,8 +223,19 @@ def test_tensors_in_a_dict_of_any_name_are_found(tmp_path: Path) -> None:
     torch.save({"vae": TENSORS, "step": 3, "lr": torch.ones(1)}, tmp_path / "one.pt")
     assert_read(tmp_path / "one.pt")
     torch.save({"student": TENSORS, "teacher": TENSORS}, tmp_path / "two.pt")
-    with pytest.raises(DataError, match="holds no tensors"):
+    with pytest.raises(DataError, match=r"several dicts of tensors \(student, teacher\)"):
         read_checkpoint(tmp_path / "two.pt")
+    state = {"state": {0: {"exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}}}
+    torch.save({"nets": {"vae": TENSORS, "step": 3}, "adam": state}, tmp_path / "deep.ckpt")
+    assert_read(tmp_path / "deep.ckpt")
+    itself: dict[str, object] = {"step": 3}
+    itself["self"] = {"again": itself}
+    torch.save(itself, tmp_path / "itself.pt")
+    with pytest.raises(DataError, match="holds no tensors"):
+        read_checkpoint(tmp_path / "itself.pt")
+    torch.save([TENSORS], tmp_path / "list.pt")
+    with pytest.raises(DataError, match="holds a list, expected a dict of tensors"):
+        read_checkpoint(tmp_path / "list.pt")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -239,11 +268,30 @@ def test_wrong_tensors_and_settings_are_named(published: Path, tmp_path: Path) -
     assert f"'{name}' has shape [16, 5], expected [16, 4]" in said(
         {**tensors, name: torch.ones(16, 5)}
     )
+    first = "decoder.conv_in.weight"  # which the decoder's sizes are read from
+    assert f"'{first}' has shape [3, 3], expected" in said({**tensors, first: torch.ones(3, 3)})
+    assert f"'{name}' has shape [0, 4], nothing is in it" in said(
+        {**tensors, name: torch.ones(0, 4)}
+    )
     assert "'surprise.weight' is unexpected" in said({**tensors, "surprise.weight": torch.ones(2)})
     missing = {name: value for name, value in tensors.items() if name != "decoder.conv_out.bias"}
     assert "which belongs beside 'decoder.conv_out.weight'" in said(missing)
     (tmp_path / "config.json").write_text('{"norm_num_groups": "many"}')
     assert "norm_num_groups = 'many', expected a positive whole number" in said(tensors)
+
+
+@pytest.mark.parametrize("family", importers.FAMILIES)
+def test_a_family_of_choice_is_no_excuse(published: Path, tmp_path: Path, family: str) -> None:
+    """Whatever it is called, a checkpoint of another family is refused in words."""
+    if family != "vqgan":
+        with pytest.raises(UsageError, match=f"is of family vqgan .*, not {family}"):
+            importers.load(published, family)
+    tensors = dict(read_checkpoint(published).tensors)
+    del tensors["quant_conv.weight"]  # so that it is of none
+    for known in (tensors, TENSORS):
+        save_file(known, tmp_path / "a.safetensors")
+        with pytest.raises(DataError, match=rf"a\.safetensors, as {family}: \w+"):
+            importers.load(tmp_path / "a.safetensors", family)
 
 
 def test_half_precision_is_read(published: Path, tmp_path: Path) -> None:

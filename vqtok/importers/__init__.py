@@ -71,7 +71,8 @@ def load(
         one that encodes and decodes like any, and can be saved with ``save_pretrained``.
 
     Raises:
-        UsageError: there is no such checkpoint, family or option.
+        UsageError: there is no such checkpoint, family or option, or the checkpoint is of another
+            family.
         DataError: the checkpoint cannot be read, is of no family that vqtok knows, or does not fit
             its family; the message names the first wrong tensor.
     """
@@ -81,6 +82,8 @@ def load(
     checkpoint = _unwrapped(read_checkpoint(path), family)
     if family == "auto":
         family = _family_of(checkpoint, path)
+    elif not FAMILIES[family].recognises(checkpoint):
+        _refuse_another(checkpoint, path, family)
     foreign = set(options) - set(FAMILIES[family].options)
     if foreign:
         raise UsageError(f"family {family} has no choice of {', '.join(sorted(foreign))}")
@@ -90,6 +93,8 @@ def load(
         raise
     except DataError as error:
         raise DataError(f"{path}, as {family}: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{path}, as {family}: tensor {error} is missing") from error
     except _IMPOSSIBLE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}, as {family}: {reason}") from error
@@ -110,8 +115,19 @@ def _family_of(checkpoint: Checkpoint, path: Path) -> str:
     for name, family in FAMILIES.items():
         if family.recognises(checkpoint):
             return name
-    some = ", ".join(list(checkpoint.tensors)[:3])
+    names = list(checkpoint.tensors)
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     raise DataError(
-        f"{path} is of no family that vqtok knows ({', '.join(FAMILIES)}): it has "
-        f"{len(checkpoint.tensors):,} tensors, {some}, ..."
+        f"{path} is of no family that vqtok knows ({', '.join(FAMILIES)}): its {len(names):,} "
+        f"tensors are {some} (if it should be one, name the family to hear what is missing)"
     )
+
+
+def _refuse_another(checkpoint: Checkpoint, path: Path, family: str) -> None:
+    """UsageError if the names are those of another family than the one that was asked for."""
+    for name, other in FAMILIES.items():
+        if other.recognises(checkpoint):
+            raise UsageError(
+                f"{path} is of family {name} by the names of its tensors, not {family}: leave the "
+                "family out, or name that"
+            )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,13 +133,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         )
     try:
         # A Namespace is a bag of settings: publishers put one beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said below
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):  # no instruction that torch.save writes
+            raise DataError(
+                f"{path} is not a readable checkpoint: it is damaged, or was not written by "
+                f"torch.save ({_first_line(error)})"
+            ) from error
         raise DataError(_refusal(path, error)) from error
     except Exception as error:  # bytes from anywhere make the unpickler raise anything
         raise DataError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
-    return _unwrap(loaded)
+    return _unwrap(path, loaded)
 
 
 def _check_binary(path: Path) -> None:
@@ -162,9 +169,15 @@ def _check_binary(path: Path) -> None:
         )
 
 
-def _unwrap(loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The tensors in what was unpickled, under whatever wrappers, and the settings beside them."""
+def _unwrap(path: Path, loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """The tensors in what was unpickled, under whatever wrappers, and the settings beside them.
+
+    Raises:
+        DataError: there is no dict, or it does not tell which tensors are meant.
+    """
     settings: Mapping[str, Any] = {}
+    if not isinstance(loaded, Mapping):
+        raise DataError(f"{path} holds a {type(loaded).__name__}, expected a dict of tensors")
     for _ in range(_MAX_WRAPPERS):  # one that holds itself has no end
         if not isinstance(loaded, Mapping):
             break
@@ -176,14 +189,31 @@ def _unwrap(loaded: object) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             settings = metadata["kwargs"]
         inner = [loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
         if not inner:  # another name, if there is no choice
-            inner = [value for value in loaded.values() if _holds_tensors(value)]
-            inner = inner if len(inner) == 1 else []
+            held = {str(name): value for name, value in loaded.items() if _holds_tensors(value)}
+            held = held or {str(k): v for k, v in loaded.items() if _holds_tensors(v, deep=True)}
+            if len(held) > 1:
+                raise DataError(
+                    f"{path} holds several dicts of tensors ({', '.join(list(held)[:5])}): save "
+                    "the one that is meant in a file of its own"
+                )
+            inner = list(held.values())
         loaded = inner[0] if inner else None
     return {}, settings
 
 
-def _holds_tensors(value: object) -> bool:
-    return isinstance(value, Mapping) and sum(isinstance(v, Tensor) for v in value.values()) > 1
+def _holds_tensors(value: object, *, deep: bool = False) -> bool:
+    """Whether several tensors have names in a dict; ``deep``: or in the dicts in it."""
+    waiting, seen = [value], set()
+    while waiting:
+        inner = waiting.pop()
+        if not isinstance(inner, Mapping) or id(inner) in seen:
+            continue
+        seen.add(id(inner))  # one may hold itself
+        named = [each for name, each in inner.items() if isinstance(name, str)]
+        if sum(isinstance(each, Tensor) for each in named) > 1:
+            return True
+        waiting += named if deep else []
+    return False
 
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
@@ -217,7 +247,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first sentence of it; torch's go on to guess."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.split(r"\. (?=[A-Z])", lines[0])[0]
 
 
 def _sha256(path: Path) -> str:

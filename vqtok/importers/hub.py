@@ -44,6 +44,6 @@ def fetch(name: str) -> Path:
             allow_patterns=[*wanted, "*.safetensors", "*.pt", "*.pth", "*.ckpt"],
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
         raise DataError(f"{name} cannot be downloaded: {reason}") from error
     return Path(folder)

@@ -78,11 +78,15 @@ class Weights:
         return sorted({int(match[1]) for name in self._tensors if (match := start.match(name))})
 
     def size(self, name: str, axis: int) -> int:
-        """The size of a tensor along an axis; DataError if it has no such axis."""
+        """The size of a tensor along an axis; DataError if it has no such axis, or is empty."""
         tensor = self[name]
         if not -tensor.ndim <= axis < tensor.ndim:
             raise DataError(
                 f"tensor {self._sources[name]!r} has shape {list(tensor.shape)}, too few axes"
+            )
+        if not tensor.shape[axis]:
+            raise DataError(
+                f"tensor {self._sources[name]!r} has shape {list(tensor.shape)}, nothing is in it"
             )
         return tensor.shape[axis]
 
@@ -147,16 +151,32 @@ class Weights:
                     f"tensor {self._sources[name]!r} is unexpected: the model that the other "
                     "tensors describe has no place for it"
                 )
-        state = {}
-        for name, place in wanted.items():
-            if _OWN.search(name) and name not in self._tensors:
-                state[name] = torch.ones_like(place)
-                continue
+        state = {name: torch.ones_like(wanted[name]) for name in wanted if self._is_own(name)}
+        published = {name: place for name, place in wanted.items() if name not in state}
+        self._check_shapes(published)
+        for name, place in published.items():
             value = self._fitted(name, place).to(place.dtype)
             if not bool(value.isfinite().all()):
                 raise DataError(f"tensor {self._sources[name]!r} holds NaN or Inf")
             state[name] = value
         model.load_state_dict(state, strict=True)
+
+    def _is_own(self, name: str) -> bool:
+        return name not in self._tensors and _OWN.search(name) is not None
+
+    def _check_shapes(self, wanted: Mapping[str, Tensor]) -> None:
+        """DataError for a missing tensor, or the first that does not fit its place.
+
+        The sizes of a model are read from some tensors: where one of them is wrong, others do not
+        fit. So the first with another number of axes comes before those of other sizes.
+        """
+        wrong = [name for name, place in wanted.items() if _sizes(self[name]) != _sizes(place)]
+        wrong.sort(key=lambda name: len(_sizes(self[name])) == len(_sizes(wanted[name])))
+        if wrong:
+            raise DataError(
+                f"tensor {self._sources[wrong[0]]!r} has shape {list(self[wrong[0]].shape)}, "
+                f"expected {list(wanted[wrong[0]].shape)}"
+            )
 
     def _fitted(self, name: str, place: Tensor) -> Tensor:
         """The tensor in the shape of its place, axes of size 1 aside."""
@@ -165,12 +185,12 @@ class Weights:
             raise DataError(
                 f"tensor {self._sources[name]!r} is {value.dtype}, expected floating-point numbers"
             )
-        if [size for size in value.shape if size != 1] != [n for n in place.shape if n != 1]:
-            raise DataError(
-                f"tensor {self._sources[name]!r} has shape {list(value.shape)}, "
-                f"expected {list(place.shape)}"
-            )
         return value.reshape(place.shape)
+
+
+def _sizes(tensor: Tensor) -> list[int]:
+    """Of its axes, those of size 1 aside."""
+    return [size for size in tensor.shape if size != 1]
 
 
 def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
