@@ -359,6 +359,16 @@ def test_codes_and_images_are_those_of_the_package(
     assert tokenizer.decode(codes, size=(height, width)).shape == image.shape
 
 
+@torch.no_grad()
+def test_an_image_of_one_pixel_is_coded(rival: Rival, tokenizer: Tokenizer) -> None:
+    """torch's layer refuses it where a group has one channel."""
+    image = photo(1, 1)
+    codes = tokenizer.encode(image)
+    assert codes.shape == (1, 1, 1, tokenizer.num_codebooks)
+    if rival.images is not None:
+        assert tokenizer.decode(codes, size=(1, 1)).shape == image.shape
+
+
 def test_an_imported_tokenizer_is_saved_and_loaded(tokenizer: Tokenizer, tmp_path) -> None:
     tokenizer.save_pretrained(tmp_path)
     again = Tokenizer.from_pretrained(tmp_path)

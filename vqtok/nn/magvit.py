@@ -40,7 +40,7 @@ class ToldNorm(nn.Module):
         self.shift = nn.Linear(dim, channels)
 
     def forward(self, x: Tensor, spread: Tensor, mean: Tensor) -> Tensor:
-        normed = F.group_norm(x, self.groups, eps=_EPSILON)
+        normed = torch.group_norm(x, self.groups, eps=_EPSILON)
         scale, shift = self.scale(spread)[..., None, None], self.shift(mean)[..., None, None]
         # In place where no gradient needs what was there.
         out = None if torch.is_grad_enabled() else normed

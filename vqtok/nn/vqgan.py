@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -293,9 +294,16 @@ class VQGANDecoder(VQGANStack):
         return images
 
 
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm`` that takes a group of one number, too: a tiny image in a narrow model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     """Group normalisation as VQGAN has it."""
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return GroupNorm(groups, channels, eps=1e-6)
 
 
 def _middle(channels: int, attention: bool, groups: int) -> nn.Sequential:
