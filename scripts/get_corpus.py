@@ -16,6 +16,7 @@ Debian 12, 0.9 GB of downloads and 2.5 GB of room.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import re
@@ -69,9 +70,11 @@ def write_photo(data: bytes, target: Path) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    out = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", metavar="OUT", type=Path)
+    out = parser.parse_args().out.resolve()
     (out / "train").mkdir(parents=True, exist_ok=True)
     roots = {
         name: fetch(name, sha256, out / "debs", out / "packages" / name, version)

@@ -17,6 +17,7 @@ terms is left out. Needs apt-get, dpkg and the extra ``bench`` (PyAV).
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections import defaultdict
@@ -153,10 +154,14 @@ def of_corpus(corpus: Path) -> list[tuple[str, str, Path]]:
 
 
 def main() -> None:
-    if len(sys.argv) not in (2, 3):
-        sys.exit(__doc__)
-    out = Path(sys.argv[1]).resolve()
-    found = of_packages(out) + (of_corpus(Path(sys.argv[2])) if len(sys.argv) == 3 else [])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", metavar="OUT", type=Path)
+    parser.add_argument("corpus", metavar="CORPUS", type=Path, nargs="?")
+    args = parser.parse_args()
+    out = args.out.resolve()
+    found = of_packages(out) + (of_corpus(args.corpus) if args.corpus else [])
     lines, totals = [], defaultdict(lambda: [0, 0.0])
     for source, licence, path in found:
         lines += [f"{path}\n"] * REPEATED.get(source, 1)

@@ -10,9 +10,12 @@ bundles as samples, since the demo shows what the tokenizer does with photos it 
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from pathlib import Path
+
+from vqtok.cli import exit_code
 
 GPL_ONLY = {
     "GPL-2+ (demo photos)",
@@ -41,7 +44,13 @@ def selected(corpus: Path) -> list[Path]:
     return [path.resolve() for path in paths if path.is_file()]
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", metavar="CORPUS", type=Path)
+    print("\n".join(str(path) for path in selected(parser.parse_args().corpus)))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    print("\n".join(str(path) for path in selected(Path(sys.argv[1]))))
+    sys.exit(exit_code(main))

@@ -121,3 +121,15 @@ def test_a_machine_without_apt_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match=r"some is a Debian package.* no apt-get here"):
         debian.fetch("some", "00", tmp_path, tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize("script", ["get_corpus.py", "get_sounds.py", "select_photos.py"])
+def test_help_is_no_folder(script: str, tmp_path: Path) -> None:
+    """It was, and hundreds of megabytes were downloaded into it."""
+    path = Path(get_corpus.__file__).with_name(script)
+    done = subprocess.run(
+        [sys.executable, str(path), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"python scripts/{script}" in done.stdout
+    assert not list(tmp_path.iterdir())
