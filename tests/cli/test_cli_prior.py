@@ -147,6 +147,7 @@ def test_what_sample_refuses(
     for arguments, message in [
         ([tokenizer_folder], "vqtok train-prior"),
         ([with_prior, "--size", "20"], "HEIGHTxWIDTH"),
+        ([with_prior, "--size", "99999x99999"], "150,000,000 pixels"),
         ([with_prior, "--seconds", "2"], "is for sounds"),
         ([with_prior, "--temperature", "0"], "from 0.1 to 10"),
         ([with_prior, "--num-codebooks", "99"], "--num-codebooks"),

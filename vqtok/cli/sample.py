@@ -125,6 +125,8 @@ def tempered(prior: Prior, temperature: float) -> Prior:
 
 def _size(args: argparse.Namespace, tokenizer: Tokenizer) -> tuple[int, int] | float:
     """Height and width in pixels, or seconds."""
+    from vqtok.media.images import MAX_PIXELS
+
     if tokenizer.modality == "audio":
         if args.size is not None:
             raise UsageError("--size is for images; the length of sounds is --seconds")
@@ -139,7 +141,10 @@ def _size(args: argparse.Namespace, tokenizer: Tokenizer) -> tuple[int, int] | f
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", args.size)
     if not match:
         raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x384, not {args.size}")
-    return int(match[1]), int(match[2])
+    height, width = int(match[1]), int(match[2])
+    if height * width > MAX_PIXELS:
+        raise UsageError(f"--size {args.size}: more than {MAX_PIXELS:,} pixels are not drawn")
+    return height, width
 
 
 def _dims(tokenizer: Any, size: tuple[int, int] | float) -> tuple[int, int]:
