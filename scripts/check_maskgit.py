@@ -26,6 +26,7 @@ from maskgit.nets.vqgan_tokenizer import VQVAE
 from PIL import Image
 from torch import Tensor
 
+from vqtok.cli import exit_code
 from vqtok.importers import FAMILIES, Checkpoint
 from vqtok.samples import photos
 from vqtok.tokenizer import Tokenizer
@@ -122,4 +123,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))
