@@ -42,6 +42,12 @@ def test_errors_name_the_file_that_was_wanted(tmp_path: Path) -> None:
     assert failed.value.filename == str(tmp_path / "none" / "a")
 
 
+def test_a_message_without_a_number_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="encoder") as failed, files.naming(tmp_path / "a"):
+        raise OSError("the encoder says no")
+    assert str(failed.value) == "the encoder says no"
+
+
 def test_a_failure_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")

@@ -165,7 +165,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or is_temporary(Path(os.fsdecode(error.filename))):
+        wanted = error.filename is None or is_temporary(Path(os.fsdecode(error.filename)))
+        if wanted and error.errno is not None:  # without it, it says a message of its own
             error.filename = str(path)
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -210,6 +211,19 @@ def test_layouts_that_cannot_be_are_wrong_usage(tmp_path: Path) -> None:
             find_layout(name, header, header.codebook_sizes)
     with pytest.raises(UsageError, match="neither a preset"):
         find_layout("x" * 300, header, (4,))
+
+
+def test_a_full_disk_is_named(dataset: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Writing to an open file fails without a name."""
+
+    def full(folder, records, spec):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(EXPORTERS, "npy", full)
+    out = tmp_path / "out"
+    assert main(["export", str(dataset), str(out), "--to", "npy"]) == 1
+    assert f"{out}: No space left on device; free some" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_what_was_there(dataset: Path, tmp_path: Path, monkeypatch) -> None:

@@ -29,14 +29,13 @@ QUICK_NOTE = {
 
 def read_sample(source: Source, modality: str, quick: bool) -> tuple[NDArray[Any], Sample]:
     """uint8 [H, W, 3] or float32 [n, C], and its description. DataError where it can't be read."""
-    size = source.size
     if modality == "image":
         pixels = read_image(source).pixels
         if quick:
             top, left = (max(0, side - QUICK_SIDE) // 2 for side in pixels.shape[:2])
             pixels = pixels[top : top + QUICK_SIDE, left : left + QUICK_SIDE]
         height, width = pixels.shape[:2]
-        sample = Sample(name=source.uri, original_bytes=size, height=height, width=width)
+        sample = Sample(name=source.uri, original_bytes=source.size, height=height, width=width)
         return np.ascontiguousarray(pixels), sample
     audio = read_audio(source)
     samples = audio.samples.T
@@ -44,7 +43,7 @@ def read_sample(source: Source, modality: str, quick: bool) -> tuple[NDArray[Any
         samples = samples[: QUICK_SECONDS * audio.sample_rate]
     return np.ascontiguousarray(samples), Sample(
         name=source.uri,
-        original_bytes=size,
+        original_bytes=source.size,
         seconds=len(samples) / audio.sample_rate,
         sample_rate=audio.sample_rate,
         channels=samples.shape[1],

@@ -10,7 +10,7 @@ from vqtok.errors import DataError, UsageError
 from vqtok.exporters import litdata, mds, megatron, npy, parquet, webdataset
 from vqtok.exporters.layouts import check_layout, codes_in_line
 from vqtok.exporters.records import INFO, Record, Spec, Write, synced
-from vqtok.files import atomic_folder
+from vqtok.files import atomic_folder, naming
 from vqtok.tokens import TokenReader
 from vqtok.tokens.header import dump_json
 from vqtok.tokens.sequences import SequenceLayout
@@ -79,7 +79,7 @@ def export_dataset(
         check_layout(layout, sizes)
     spec = Spec(tokens.header, sizes, layout)
     failures: list[str] = []
-    with atomic_folder(out) as folder:
+    with naming(out), atomic_folder(out) as folder:
         records = _records(tokens, spec, failures, progress or (lambda count: None))
         remarks = EXPORTERS[target](folder, records, spec)
         exported = len(tokens) - len(failures)

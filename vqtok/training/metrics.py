@@ -10,14 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from vqtok.files import atomic_write
+from vqtok.files import atomic_write, naming
 
 METRICS_NAME = "metrics.jsonl"
 
 
 def append_line(folder: Path, line: Mapping[str, Any]) -> None:
     """Add a line to the log of a run."""
-    with open(folder / METRICS_NAME, "a", encoding="utf-8") as log:
+    path = folder / METRICS_NAME
+    with naming(path), open(path, "a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
 
 
