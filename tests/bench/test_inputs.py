@@ -14,5 +14,5 @@ from vqtok.media.sources import Source
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_what_cannot_be_read_is_named_as_in_the_listing(tmp_path: Path, modality: str) -> None:
     missing = Source("folder/gone", str(tmp_path / "gone"))
-    with pytest.raises(DataError, match="^folder/gone: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"^folder/gone: cannot be read: No such file"):
         read_sample(missing, modality, quick=False)
