@@ -146,6 +146,15 @@ def look_and_give_up(path: Path) -> None:
         raise ValueError("gave up")
 
 
+def test_a_folder_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    """Those of a group that shares it, say."""
+    path = tmp_path / "out"
+    path.mkdir()
+    path.chmod(0o770)
+    make(path, "new")
+    assert path.stat().st_mode & 0o777 == 0o770
+
+
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_a_folder_that_is_replaced_is_there_after_any_kill(
     tmp_path: Path, monkeypatch, exchanges: bool

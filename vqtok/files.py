@@ -74,11 +74,11 @@ def _rename_new(temporary: Path, path: Path) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder that takes the name ``path``, whole, when the block ends without an error.
 
-    What was at ``path`` is then gone. After an exception it is as it was, and the new folder is
-    gone; what a killed process left over is removed the next time ``path`` is made. The two folders
-    change places at once, so that ``path`` is there at any time; where the file system cannot do
-    that (NFS), a kill in between leaves none, and the old one comes back the next time ``path`` is
-    made. Files are to be synced by who writes them.
+    What was at ``path`` is then gone, but for its permissions. After an exception it is as it was,
+    and the new folder is gone; what a killed process left over is removed the next time ``path`` is
+    made. The two folders change places at once, so that ``path`` is there at any time; where the
+    file system cannot do that (NFS), a kill in between leaves none, and the old one comes back the
+    next time ``path`` is made. Files are to be synced by who writes them.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +92,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         sync_directory(temporary)
         if path.exists():
+            shutil.copymode(path, temporary)
             before = _change_places(temporary, path)
             sync_directory(path.parent)
             shutil.rmtree(before)
