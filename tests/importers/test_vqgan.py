@@ -431,6 +431,10 @@ def test_the_first_wrong_tensor_is_named(rival: Rival) -> None:
     nan = torch.full_like(rival.tensors[bias], torch.nan)
     with pytest.raises(DataError, match=r"conv_in.bias' holds NaN"):
         rival.build(changed(rival, bias, nan))
+    if rival.family == "emu3":  # of which two are made
+        time = end_of(rival, "encoder.time_conv.0.conv.conv.weight")
+        with pytest.raises(DataError, match=r"time_conv\.0\.conv\.conv\.weight' has shape"):
+            rival.build(changed(rival, time, rival.tensors[time][:, :-1]))
     # An unknown weight among averaged ones lacks its average.
     prefix = "" if bias.startswith("model_ema.") else bias.removesuffix("encoder.conv_in.bias")
     with pytest.raises(DataError, match=r"encoder\.?surprise' is (unexpected|missing)"):

@@ -107,8 +107,8 @@ def _one_frame(weights: Weights) -> None:
     first_conv, bias = weights["encoder.time.0.weight"], weights["encoder.time.0.bias"]
     weights.merge(f"{halve}.late.weight", ["encoder.time.0.weight"], lambda w: w.sum(2))
     weights.rename("encoder.time.0.bias", f"{halve}.late.bias")
-    weights.add(f"{halve}.early.weight", first_conv[:, :, 2:].sum(2))
-    weights.add(f"{halve}.early.bias", bias)
+    weights.add(f"{halve}.early.weight", first_conv[:, :, 2:].sum(2), f"{halve}.late.weight")
+    weights.add(f"{halve}.early.bias", bias, f"{halve}.late.bias")
     weights.merge(f"{halve}.both.weight", ["encoder.time.1.weight"], _two)
     weights.rename("encoder.time.1.bias", f"{halve}.both.bias")
     for index in range(2):

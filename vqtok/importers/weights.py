@@ -94,9 +94,10 @@ class Weights:
         """Change a tensor in place of its published values."""
         self.merge(name, [name], change)
 
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Add a tensor that is implied."""
-        self._tensors[name], self._sources[name] = tensor, name
+    def add(self, name: str, tensor: Tensor, made_of: str | None = None) -> None:
+        """Add a tensor that is implied, perhaps by another, whose published name it gets."""
+        self._tensors[name] = tensor
+        self._sources[name] = name if made_of is None else self._sources[made_of]
 
     def rename(self, name: str, new: str) -> None:
         """Give a tensor another name."""
