@@ -109,6 +109,17 @@ def test_what_train_prior_refuses(
         assert message in capsys.readouterr().err
 
 
+def test_validation_is_looked_for_first(tokenizer_folder: str, tmp_path: Path, capsys) -> None:
+    """Before the data are encoded, or read for crops, which takes long."""
+    nowhere = ["--data", str(tmp_path / "data"), "--validation", str(tmp_path / "judge")]
+    for command in (
+        ["train-prior", tokenizer_folder, *nowhere],
+        ["train", "photo-tiny", *nowhere, "--out", str(tmp_path / "out")],
+    ):
+        assert main(command) == 2
+        assert f"{tmp_path / 'judge'}: no such file" in capsys.readouterr().err
+
+
 def test_draws_are_pictures_and_repeat(with_prior: str, tmp_path: Path) -> None:
     arguments = ["sample", with_prior, "--size", "20x36", "--seed", "3", "--number", "2"]
     for folder in ("a", "b"):

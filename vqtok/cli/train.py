@@ -204,9 +204,6 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
     if args.init is not None:
         init = Tokenizer.from_pretrained(args.init)
         load_weights(model, init.autoencoder)  # fails before the data are read
-    crops = _crops(args.data, model, size=crop, batch_size=config.batch_size, seed=args.seed)
-    for skipped in crops.skipped:
-        say(f"left out {skipped}")
     validation = None
     if args.validation is not None:
         sizes = (
@@ -215,6 +212,9 @@ def _train_tokenizer(args: argparse.Namespace) -> int:
             else {"size": 256, "batch_size": 16}
         )
         validation = _crops(args.validation, model, seed=0, **sizes)
+    crops = _crops(args.data, model, size=crop, batch_size=config.batch_size, seed=args.seed)
+    for skipped in crops.skipped:
+        say(f"left out {skipped}")
     with joined(args.device) as device:
         trainer = Trainer(
             model_config,

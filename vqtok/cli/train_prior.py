@@ -131,11 +131,11 @@ def run(args: argparse.Namespace) -> int:
     start = tokenizer.prior if args.from_prior else None
     if args.from_prior and start is None:
         raise UsageError(f"tokenizer {tokenizer.name!r} has no prior to go on from")
-    samples, failed = read_codes(args.data, tokenizer, args.workers)
-    validation = None
+    validation, failed = None, 0  # read first, since a mistake in its name is found so
     if args.validation is not None:
-        validation, bad = read_codes(args.validation, tokenizer, args.workers)
-        failed += bad
+        validation, failed = read_codes(args.validation, tokenizer, args.workers)
+    samples, bad = read_codes(args.data, tokenizer, args.workers)
+    failed += bad
     with _training_bar(config.steps) as advance:
         prior = train_prior(tokenizer.to("cpu"), samples, config, validation, advance, start=start)
     tokenizer.prior = prior  # whatever was there, be it of another tokenizer or malformed
