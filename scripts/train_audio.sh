@@ -25,8 +25,11 @@ python -m vqtok train audio --data "$work/sounds.txt" --validation "$speech" --o
     --name audio --init audio@1 --steps "${STEPS:-4500}" --batch-size 12 --crop 28800 \
     --learning-rate 0.0008 --save-every 300 --threads 1
 python "$scripts/bundle_audio.py" "$run"
-python "$scripts/train_priors.py" audio "$work/sounds.txt" "$speech" "$music" \
-    --limit 1100 --steps "${PRIOR_STEPS:-5000}"
+# Twice: the second goes on from the first, in larger batches.
+for _ in 1 2; do
+    python "$scripts/train_priors.py" audio "$work/sounds.txt" "$speech" "$music" \
+        --steps "${PRIOR_STEPS:-5000}"
+done
 rates="0 1 2 4 6 8 10"
 python "$scripts/evaluate_audio.py" audio "$speech" --speech --codebooks $rates --json \
     > "$work/speech.jsonl"

@@ -63,7 +63,6 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("validation", type=Path, nargs="*")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--limit", type=int, help="of the sounds, only so many, drawn at random")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -71,7 +70,7 @@ def main() -> None:
     if args.tokenizer != "audio":
         samples, validation = photo_codes(tokenizer, args.data)
     else:
-        samples = list(sound_codes(tokenizer, args.data, args.limit))
+        samples = list(sound_codes(tokenizer, args.data))
         validation = [codes for path in args.validation for codes in sound_codes(tokenizer, path)]
     with tqdm(total=args.steps) as bar:
 
@@ -126,15 +125,12 @@ def smaller(path: Path) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def sound_codes(
-    tokenizer: AudioTokenizer, data: Path, limit: int | None = None
-) -> Iterator[np.ndarray]:
+def sound_codes(tokenizer: AudioTokenizer, data: Path) -> Iterator[np.ndarray]:
     """Codes of each sound, as often as it is listed."""
     listed = list_sources(data, "audio")
     often = Counter(source.path for source in listed)
     sources = list({source.path: source for source in listed}.values())
     random.Random(0).shuffle(sources)
-    sources = sources[:limit]
     found = encode_sounds(tqdm(sources), tokenizer, tokenizer.num_codebooks, 1)
     for source, sample in zip(sources, found, strict=True):
         if not isinstance(sample, DataError):
