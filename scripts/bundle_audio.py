@@ -64,7 +64,7 @@ same without `--speech` for the others. "unquantized" passes the latents themsel
 what the codes cost. PESQ favours what was trained for: the loss has a term of loudness after the
 same recommendation (`vqtok.nn.sound_loudness`), beside distances that know nothing of it. There was
 no adversary in the training, and nobody has judged the sound by ear yet. Steady tones alone, such
-as a sine of more than some 800 Hz, do not come back: nothing that it was trained on sounds like them.
+as a sine of more than some 800 Hz, do not come back: nothing that it was trained on is like them.
 
 ## Training
 
