@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqtok.autoencoders import variant
+from vqtok.autoencoders import build_autoencoder, variant
 from vqtok.errors import UsageError
 
 
@@ -82,3 +82,14 @@ def test_what_is_decoded(data):
         variant("vqvae", (8,)).inverse_transform(torch.zeros(2, 8, 1))
     with pytest.raises(UsageError, match="count must be at least 0, not -1"):
         model.sample(-1)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [("encoder", "'encoder'"), ("loss_weights", "'loss_weights'"), ("bottleneck", "'bottleneck'")],
+)
+def test_a_config_that_lacks_a_part(missing, said):
+    config = dict(variant("vanilla", (8,)).config)
+    del config[missing]
+    with pytest.raises(ValueError, match=f"lacks .*{said}"):
+        build_autoencoder(config)

@@ -232,6 +232,15 @@ def build_autoencoder(config: Mapping[str, Any]) -> Autoencoder:
     Raises:
         ValueError, TypeError: a type or argument is unknown, missing or out of range.
     """
+    for wanted in (
+        ("encoder",),
+        ("decoder",),
+        ("quantizer", "bottleneck"),
+        ("likelihood", "reconstruction_loss"),
+        ("loss_weights",),
+    ):
+        if not any(key in config for key in wanted):
+            raise ValueError(f"the config of an autoencoder lacks {' or '.join(map(repr, wanted))}")
     if "quantizer" in config:
         bottleneck: Bottleneck | Quantizer = build_quantizer(config["quantizer"])
     else:

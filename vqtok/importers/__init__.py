@@ -118,8 +118,8 @@ def _family_of(checkpoint: Checkpoint, path: Path) -> str:
     names = list(checkpoint.tensors)
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     raise DataError(
-        f"{path} is of no family that vqtok knows ({', '.join(FAMILIES)}): its {len(names):,} "
-        f"tensors are {some} (if it should be one, name the family to hear what is missing)"
+        f"{path} is of no family that vqtok knows ({', '.join(FAMILIES)}); its tensors are {some} "
+        f"({len(names):,} in all; if it should be one, name the family to hear what is missing)"
     )
 
 
