@@ -104,7 +104,9 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("content", [b"\x80\x04\x95" + bytes(40), b"\xfa\x00" * 20])
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04\x95" + bytes(40), b"\xfa\x00" * 20, b"hi\n", b"\x80\x02"]
+)
 def test_bytes_that_torch_never_writes_are_not_taken_for_code(
     content: bytes, tmp_path: Path
 ) -> None:

@@ -119,6 +119,13 @@ def _weights_of(folder: Path) -> list[Path]:
     )
 
 
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path} is not a readable checkpoint: it is cut short or damaged, or was not written by "
+        f"torch.save ({type(error).__name__}: {_first_line(error)})"
+    )
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors of one file, and the config inside if it has any."""
     _check_binary(path)
@@ -126,7 +133,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         try:
             return load_file(path), {}
         except (SafetensorError, OSError, ValueError) as error:
-            raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+            raise DataError(
+                f"{path} is not a readable safetensors file, but cut short or damaged ({error}): "
+                "download it again"
+            ) from error
     if path.suffix not in _PICKLES:
         raise UsageError(
             f"{path}: weights are read from .safetensors and from {', '.join(_PICKLES)}"
@@ -138,13 +148,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):  # no instruction that torch.save writes
-            raise DataError(
-                f"{path} is not a readable checkpoint: it is damaged, or was not written by "
-                f"torch.save ({_first_line(error)})"
-            ) from error
+            raise DataError(_damaged(path, error)) from error
         raise DataError(_refusal(path, error)) from error
     except Exception as error:  # bytes from anywhere make the unpickler raise anything
-        raise DataError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+        raise DataError(_damaged(path, error)) from error
     return _unwrap(path, loaded)
 
 

@@ -40,9 +40,9 @@ def plan_of(prior: Prior) -> PriorPlan:
 def restore(twin: FloatTwin, prior: Prior) -> None:
     """Give a twin of :func:`plan_of` the numbers of the prior."""
     tensors = prior.tensors
-    for c, size in enumerate(prior.codebook_sizes):
+    for c in range(len(prior.codebook_sizes)):
         if (table := tensors.get(f"embedding.{c}")) is not None:
-            twin.table(c, size).copy_((_real(table) - UNIT) / UNIT)
+            twin.table(c).copy_((_real(table) - UNIT) / UNIT)
     for q, network in enumerate(twin.networks):
         if network.groups is not None:
             network.reorder(torch.from_numpy(tensors[f"{q}.order"].astype(np.int64)))

@@ -160,9 +160,9 @@ class FloatTwin(nn.Module):
         embedded = F.embedding(grids.around(index, contexts) + starts, table).flatten(1)
         return network.bits(embedded, grids.codes(index, q))
 
-    def table(self, c: int, size: int) -> Tensor:
-        """float32 [size + 1, W], the embeddings of codebook ``c``, the last that of the border."""
-        return self.embeddings[self._starts[c] : self._starts[c] + size + 1]
+    def table(self, c: int) -> Tensor:
+        """float32 [K_c + 1, W], the embeddings of codebook ``c``, the last that of the border."""
+        return self.embeddings[self._starts[c] :][: self.plan.codebook_sizes[c] + 1]
 
     @torch.no_grad()
     def clip(self) -> None:
@@ -179,9 +179,8 @@ class FloatTwin(nn.Module):
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """The integers, by their names in ``prior.safetensors``."""
         found: dict[str, NDArray[np.generic]] = {}
-        table = (self.embeddings.detach().double() * UNIT).round().clamp(-64, 63) + 64
         for c in sorted({c for plan in self.plan.networks for c, _, _ in plan.contexts}):
-            rows = table[self._starts[c] : self._starts[c] + self.plan.codebook_sizes[c] + 1]
+            rows = (self.table(c).detach().double() * UNIT).round().clamp(-64, 63) + UNIT
             found[f"embedding.{c}"] = rows.to(torch.uint8).numpy()
         for q, network in enumerate(self.networks):
             found |= {f"{q}.{name}": value for name, value in _network_tensors(network).items()}
