@@ -5,6 +5,7 @@ photo or sound (bench_importers_images.py, bench_importers_sounds.py), on the sa
 VAR, MaskGIT and LlamaGen's lookup are written out there, for want of a package for torch. For each:
 
 - how many codes differ between the two in the same settings, and how far apart decoding is;
+- for EnCodec, how many codes differ from those that float64 finds for the original's own latents;
 - how many codes of each change with the batch (1 or 2 inputs) and with the threads (1 or all), and
   how near the second nearest code is (share of the distance to the nearest);
 - encoding and decoding, ours and theirs in turn: the median ratio of times (above 1: ours is
@@ -240,6 +241,12 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "codes that differ": differing(mine, theirs),
         "codes in use": int(theirs.unique().numel()),
     }
+    if rival.exact is not None:
+        exact = rival.exact(x)
+        facts["float64, from their latents"] = {
+            "differs from theirs": differing(exact, theirs),
+            "differs from ours": differing(exact, mine),
+        }
     gap = margins(model.quantizer, model.encoder(x))
     if gap is not None:
         smallest, median = float(gap.min()), float(gap.median())

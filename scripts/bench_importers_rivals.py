@@ -26,7 +26,8 @@ class Rival:
     it has no decoder; ``inputs``: a batch of one; ``config``: as published; ``fill`` gives it a
     codebook that its latents use; ``lookup``: what holds its function that finds codes, and the
     name of that there; ``rename``: its names of tensors to the published ones; ``options``: of the
-    import.
+    import; ``exact``: as ``encode``, with the nearest codes to its latents by float64, not by its
+    own arithmetic.
     """
 
     family: str
@@ -39,6 +40,7 @@ class Rival:
     lookup: tuple[Any, str]
     rename: Callable[[str], str] = str
     options: dict[str, Any] = field(default_factory=dict)
+    exact: Callable[[Tensor], Tensor] | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """As published."""
@@ -64,3 +66,13 @@ def fill(table: Tensor, rows: Tensor) -> None:
     """Codes around latents [N, D], so far that every level leaves something to the next."""
     chosen = rows[torch.randint(len(rows), (len(table),))]
     table.copy_(chosen + 0.9 * rows.std() * torch.randn_like(chosen))
+
+
+def nearest(latents: Tensor, tables: list[Tensor]) -> Tensor:
+    """Residual codes [n, Q] of latents [n, D]: each the nearest by float64."""
+    codes = []
+    for table in tables:
+        distances = (latents.double()[:, None] - table.double()).square().sum(-1)
+        codes.append(distances.argmin(-1))
+        latents = latents - table[codes[-1]]
+    return torch.stack(codes, -1)

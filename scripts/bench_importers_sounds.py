@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench_importers_rivals import Rival, fill, sound
+from bench_importers_rivals import Rival, fill, nearest, sound
 from torch import Tensor
 
 from vqtok.tokenizer.segments import codes_to_loudness, loudness_of, loudness_to_codes
@@ -37,7 +37,12 @@ def encodec(small: bool, seconds: float) -> Rival:
         config.to_dict(),
         fill_codebooks,
         (EncodecEuclideanCodebook, "quantize"),
+        exact=lambda x: nearest(model.encoder(x[:, None])[0].T, tables(model))[None, :, :8],
     )
+
+
+def tables(encodec: Any) -> list[Tensor]:
+    return [layer.codebook.embed for layer in encodec.quantizer.layers]
 
 
 def encodec_stereo(small: bool, seconds: float) -> Rival:
@@ -82,6 +87,17 @@ def encodec_stereo(small: bool, seconds: float) -> Rival:
             batch.append(torch.cat(pieces))
         return torch.stack(batch)
 
+    def exact(x: Tensor) -> Tensor:
+        def of(start: int) -> Tensor:
+            wave = x[0, :, start : start + 48_000]
+            loudness = loudness_of(wave)
+            head = torch.zeros(4, 16, dtype=torch.int64)
+            head[:, 0] = loudness_to_codes(float(loudness), 1024)
+            rows = model.encoder((wave / loudness)[None])[0].T
+            return torch.cat([head, nearest(rows, tables(model))])
+
+        return torch.cat([of(start) for start in range(0, x.shape[-1], 47_520)])[None]
+
     def decode(codes: Tensor) -> Tensor:
         pieces = codes[0].split(154)
         scales = [torch.tensor([[codes_to_loudness(piece[:4, 0], 1024)]]) for piece in pieces]
@@ -91,7 +107,8 @@ def encodec_stereo(small: bool, seconds: float) -> Rival:
         return model.decode(frames, scales, last_frame_pad_length=missing).audio_values
 
     lookup = (EncodecEuclideanCodebook, "quantize")
-    return Rival("encodec", model, encode, decode, x, config.to_dict(), fill_codebooks, lookup)
+    settings = config.to_dict()
+    return Rival("encodec", model, encode, decode, x, settings, fill_codebooks, lookup, exact=exact)
 
 
 def dac(small: bool, seconds: float) -> Rival:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqtok.nn import seanet
+from vqtok.nn import padded, seanet
+from vqtok.nn.padded import PaddedConv
 from vqtok.nn.rows import RowConv, RowUp, pad
-from vqtok.nn.seanet import Bottlenecked, Layout, PaddedConv
+from vqtok.nn.seanet import Bottlenecked, Layout
 from vqtok.nn.time_norm import TimeNorm
 
 # channels in and out, kernel, stride, padding, dilation, groups
@@ -129,7 +130,7 @@ def test_a_padded_convolution_by_pieces_is_that_of_the_whole(
     double = copy.deepcopy(layer).double()
     pieces: list[int] = []
     layer.conv.register_forward_hook(lambda _, given, __: pieces.append(given[0].shape[-1]))
-    monkeypatch.setattr(seanet, "_PIECE", 6 * 40)
+    monkeypatch.setattr(padded, "PIECE", 6 * 40)
     for length in (1, 2, 30, 80, 81, 399, 400, 401):
         x = torch.randn(2, length, 6).transpose(1, 2)
         given, expected = x.clone(), double(x.double())
@@ -151,7 +152,7 @@ def test_a_normed_block_in_place_is_the_block(length: int, monkeypatch: pytest.M
             torch.nn.init.normal_(value)
     x = torch.randn(2, length, 12).transpose(1, 2)
     expected = copy.deepcopy(block).double()(x.double())
-    monkeypatch.setattr(seanet, "_PIECE", 12 * 999)
+    monkeypatch.setattr(seanet, "PIECE", 12 * 999)
     with torch.no_grad():
         found = block(x)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)

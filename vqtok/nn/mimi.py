@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtok.nn.padded import PaddedConv, TrimmedUp
 from vqtok.nn.rotation import Rotation
-from vqtok.nn.seanet import Layout, PaddedConv, TrimmedUp
+from vqtok.nn.seanet import Layout
 from vqtok.nn.sound import SoundStack
 
 _LAST_STRIDE = 2
