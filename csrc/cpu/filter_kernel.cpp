@@ -82,6 +82,7 @@ void set_tile_shapes(int chunk) {
     shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? chunk : 64);
     shapes.rows[i] = static_cast<uint8_t>(i >= 6 ? chunk / 4 : 16);
   }
+  asm volatile("" : : "m"(shapes));  // the intrinsic does not say that it reads all of it
   _tile_loadconfig(&shapes);
 }
 

@@ -7,8 +7,13 @@
 namespace vqtok {
 namespace {
 
-// Tiles looked at by all panels of a block in turn: their sums stay in the first-level cache.
-constexpr int32_t kChunkTiles = 32;
+// Tiles looked at by all panels of a block in turn: their bytes and sums stay in the second-level
+// cache. As many as fit, for the best of all of them leaves fewer codes to score than that of some.
+int32_t choose_chunk(const ByteCodebook& book) {
+  constexpr int64_t kCache = 400 << 10, kSums = kTile * kFilterRows * sizeof(int32_t);
+  const int64_t tiles = kCache / (kTile * book.depth + kSums);
+  return static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(tiles / 4 * 4, 4), book.tiles));
+}
 
 // Up to how many codes of a row are scored faster one by one than all together. Roughly, in cycles
 // with vectors of 512 bits: a code alone takes 40 + dim / 7, a code among all of them dim / 32.
@@ -24,7 +29,7 @@ FilterSearch::FilterSearch(const Lookup& lookup, const Blocking& blocking, const
     : lookup_(lookup), blocking_(blocking), filter_(filter), kernel_(*lookup.kernel.filter),
       codes_{lookup.rows ? lookup.rows : lookup.codebook.rows(), filter.book().offsets.data(),
              lookup.codebook.size, lookup.dim()},
-      exact_(exact), chunk_tiles_(std::min(kChunkTiles, filter.book().tiles)),
+      exact_(exact), chunk_tiles_(choose_chunk(filter.book())),
       rows_(lookup.x, blocking.panels * kFilterRows), panel_(lookup.codebook.dim * kFilterRows),
       bytes_(blocking.panels * kFilterRows * filter.book().depth),
       sums_(chunk_tiles_ * kTile * kFilterRows, Fill::nothing),
