@@ -11,8 +11,8 @@ using vqtok::CodeHit;
 using vqtok::CodeRows;
 using vqtok::FilterCodes;
 using vqtok::FilterKernel;
-using vqtok::FilterScan;
 using vqtok::FilterTerms;
+using vqtok::kFilterCodes;
 using vqtok::kFilterRows;
 using vqtok::kTile;
 using vqtok::PanelRows;
@@ -40,30 +40,56 @@ void start(const float* offsets, const int32_t* sums, double inverse_unit, int64
   }
 }
 
-void round_panel(const float* panel, int dim, int depth, FilterTerms terms, uint8_t* bytes,
-                 float* errors) {
-  const VecF scale = splat(terms.row_scale), inverse = splat(1.0f / terms.row_scale);
-  for (int r = 0; r < kFilterRows; r += kLanes) {
-    VecF norm = splat(0.0f), loss = splat(0.0f);
-    for (int first = 0; first < depth; first += 4) {
-      __m512i word = _mm512_set1_epi32(static_cast<int>(0x80808080u));
-      for (int i = 0; i < 4 && first + i < dim; ++i) {
-        const VecF v = load(panel + (first + i) * kFilterRows + r);
-        const VecF bounded = max(min(_mm512_mul_ps(v, inverse), splat(127.0f)), splat(-127.0f));
-        const __m512i q = _mm512_cvtps_epi32(bounded);
-        const VecF kept = _mm512_mul_ps(_mm512_cvtepi32_ps(q), scale);
-        const VecF lost = _mm512_sub_ps(v, kept);
-        norm = multiply_add(kept, kept, norm);
-        loss = multiply_add(lost, lost, loss);
-        // q + 128 as a byte is q with its top bit flipped: 0x80 is there already
-        const __m512i byte = _mm512_and_si512(q, _mm512_set1_epi32(0xff));
-        word = _mm512_xor_si512(word, _mm512_slli_epi32(byte, 8 * i));
-      }
-      _mm512_storeu_si512(bytes + (first / 4 * kFilterRows + r) * 4, word);
+inline __mmask16 first_lanes(int count) {
+  return static_cast<__mmask16>(count >= kLanes ? 0xffff : (1 << count) - 1);
+}
+
+// Bytes [kFilterRows][depth] as a panel.
+inline void transpose(const uint8_t* bytes, int depth, uint8_t* panel) {
+  const int words = depth / 4;
+  for (int w = 0; w < words; w += 4)
+    for (int r = 0; r < kFilterRows; r += 4) {
+      __m128 lines[4];
+      UNROLL for (int i = 0; i < 4; ++i)
+          lines[i] = _mm_loadu_ps(reinterpret_cast<const float*>(bytes + (r + i) * depth + w * 4));
+      _MM_TRANSPOSE4_PS(lines[0], lines[1], lines[2], lines[3]);
+      float* out = reinterpret_cast<float*>(panel) + w * kFilterRows + r;
+      for (int i = 0; i < 4 && w + i < words; ++i) _mm_storeu_ps(out + i * kFilterRows, lines[i]);
     }
-    const VecF lost = multiply_add(square_root(loss), splat(terms.per_loss), splat(terms.constant));
-    store(errors + r, multiply_add(square_root(norm), splat(terms.per_norm), lost));
+}
+
+void round_rows(PanelRows rows, int dim, int depth, FilterTerms terms, uint8_t* bytes,
+                uint8_t* panel, float* errors, float* squared_norms) {
+  const VecF scale = splat(terms.row_scale), inverse = splat(1.0f / terms.row_scale);
+  float norms[kFilterRows] = {}, losses[kFilterRows] = {};
+  memset(bytes, 0x80, static_cast<size_t>(kFilterRows) * depth);
+  for (int r = 0; r < kFilterRows; ++r) squared_norms[r] = 0;
+  for (int r = 0; r < rows.count; ++r) {
+    VecF norm = splat(0.0f), loss = norm, squared = norm;
+    for (int d = 0; d < dim; d += kLanes) {
+      const __mmask16 mask = first_lanes(dim - d);
+      const VecF v = _mm512_maskz_loadu_ps(mask, rows.row(r) + d);
+      const VecF bounded = max(min(_mm512_mul_ps(v, inverse), splat(127.0f)), splat(-127.0f));
+      const __m512i q = _mm512_cvtps_epi32(bounded);
+      const VecF kept = _mm512_mul_ps(_mm512_cvtepi32_ps(q), scale);
+      const VecF lost = _mm512_sub_ps(v, kept);
+      norm = multiply_add(kept, kept, norm);
+      loss = multiply_add(lost, lost, loss);
+      squared = multiply_add(v, v, squared);
+      // q + 128 as a byte is q with its top bit flipped
+      const __m128i byte = _mm_xor_si128(_mm512_cvtepi32_epi8(q), _mm_set1_epi8(-128));
+      _mm_mask_storeu_epi8(bytes + int64_t{r} * depth + d, mask, byte);
+    }
+    norms[r] = _mm512_reduce_add_ps(norm);
+    losses[r] = _mm512_reduce_add_ps(loss);
+    squared_norms[r] = _mm512_reduce_add_ps(squared);
   }
+  for (int r = 0; r < kFilterRows; r += kLanes) {
+    const VecF lost =
+        multiply_add(square_root(load(losses + r)), splat(terms.per_loss), splat(terms.constant));
+    store(errors + r, multiply_add(square_root(load(norms + r)), splat(terms.per_norm), lost));
+  }
+  transpose(bytes, depth, panel);
 }
 
 #if defined(__AMX_INT8__)
@@ -102,8 +128,9 @@ inline void reduce(const int32_t* sums, const int32_t* starts, int32_t* maxima) 
 }
 
 void scan_blocks(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel,
-                 FilterScan out) {
+                 int32_t* maxima) {
   constexpr int kStride = kFilterRows * sizeof(int32_t);
+  alignas(64) int32_t ring[2][kFilterCodes * kFilterRows];
   set_tile_shapes(codes.chunk);
   const int64_t depth = codes.depth;
   const int8_t* values = codes.values + begin * kTile * depth;
@@ -111,7 +138,7 @@ void scan_blocks(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* p
   const int blocks = (end - begin) / 4;
   for (int b = 0; b <= blocks; ++b) {
     if (b < blocks) {
-      const int8_t* first = values + b * 32 * depth;
+      const int8_t* first = values + b * kFilterCodes * depth;
       _tile_zero(0);
       _tile_zero(1);
       _tile_zero(2);
@@ -127,33 +154,26 @@ void scan_blocks(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* p
         _tile_dpbsud(2, 5, 6);
         _tile_dpbsud(3, 5, 7);
       }
-      int32_t* sums = out.sums + b * 32 * kFilterRows;
+      int32_t* sums = ring[b % 2];
       _tile_stored(0, sums, kStride);
       _tile_stored(1, sums + kLanes, kStride);
       _tile_stored(2, sums + 16 * kFilterRows, kStride);
       _tile_stored(3, sums + 16 * kFilterRows + kLanes, kStride);
     }
     if (b > 0)  // the block before, while this one is being multiplied
-      reduce(out.sums + (b - 1) * 32 * kFilterRows, starts + (b - 1) * 32,
-             out.maxima + (b - 1) * 4 * kFilterRows);
+      reduce(ring[(b - 1) % 2], starts + (b - 1) * kFilterCodes,
+             maxima + (b - 1) * 4 * kFilterRows);
   }
   _tile_release();
 }
 
-constexpr int kLeastBlockDepth = 20;  // below, vectors are faster
-
-#else
-
-constexpr int kLeastBlockDepth = 1 << 30;
+constexpr int kLeastBlockDepth = 16;  // below, vectors are faster
 
 #endif
 
-// Whether the sums of scan() have the starts in them.
-inline bool started(FilterCodes codes) { return codes.depth < kLeastBlockDepth; }
-
 template <int kWords>
 void scan_tiles(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel,
-                FilterScan out) {
+                int32_t* maxima) {
   const int words = kWords ? kWords : codes.depth / 4;
   const int64_t depth = words * 4;
   for (int32_t t = begin; t < end; ++t) {
@@ -175,49 +195,77 @@ void scan_tiles(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* pa
       }
     }
     UNROLL for (int r = 0; r < kVectors; ++r) {
-      UNROLL for (int c = 0; c < kTile; ++c)
-          _mm512_storeu_si512(
-              out.sums + ((t - begin) * kTile + c) * kFilterRows + r * kLanes, sums[r][c]);
       UNROLL for (int width = kTile / 2; width > 0; width /= 2)
         UNROLL for (int c = 0; c < width; ++c)
             sums[r][c] = _mm512_max_epi32(sums[r][c], sums[r][c + width]);
-      _mm512_storeu_si512(out.maxima + (t - begin) * kFilterRows + r * kLanes, sums[r][0]);
+      _mm512_storeu_si512(maxima + (t - begin) * kFilterRows + r * kLanes, sums[r][0]);
     }
   }
 }
 
-void scan(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, FilterScan out) {
+void scan(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, int32_t* maxima) {
 #if defined(__AMX_INT8__)
-  if (!started(codes)) return scan_blocks(codes, begin, end, panel, out);
+  if (codes.depth >= kLeastBlockDepth) return scan_blocks(codes, begin, end, panel, maxima);
 #endif
   switch (codes.depth) {
-    case 4: return scan_tiles<1>(codes, begin, end, panel, out);
-    case 8: return scan_tiles<2>(codes, begin, end, panel, out);
-    default: return scan_tiles<0>(codes, begin, end, panel, out);
+    case 4: return scan_tiles<1>(codes, begin, end, panel, maxima);
+    case 8: return scan_tiles<2>(codes, begin, end, panel, maxima);
+    default: return scan_tiles<0>(codes, begin, end, panel, maxima);
   }
 }
 
-void best_codes(FilterCodes codes, int32_t begin, int32_t end, FilterScan found, int32_t* best) {
-  for (int first = 0; first < kFilterRows; first += kLanes) {
+// I of a row, given its bytes, and the codes of a tile.
+inline __m256i integer_scores(FilterCodes codes, int32_t tile, const uint8_t* row) {
+  const int64_t depth = codes.depth;
+  const int8_t* values = codes.values + tile * kTile * depth;
+  __m512i sums[kTile];
+  UNROLL for (int c = 0; c < kTile; ++c) sums[c] = _mm512_setzero_si512();
+  for (int at = 0; at < depth; at += 64) {
+    const __mmask16 mask = first_lanes((codes.depth - at) / 4);
+    const __m512i x = _mm512_maskz_loadu_epi32(mask, row + at);
+    UNROLL for (int c = 0; c < kTile; ++c)
+        sums[c] = _mm512_dpbusd_epi32(
+            sums[c], x, _mm512_maskz_loadu_epi32(mask, values + c * depth + at));
+  }
+  __m512i fours[2];  // each quarter: sums of four codes
+  UNROLL for (int i = 0; i < 2; ++i) {
+    const __m512i* s = sums + 4 * i;
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]),
+                                        _mm512_unpackhi_epi32(s[0], s[1]));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]),
+                                        _mm512_unpackhi_epi32(s[2], s[3]));
+    fours[i] =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  }
+  const __m512i halves = _mm512_add_epi32(_mm512_shuffle_i64x2(fours[0], fours[1], 0x44),
+                                          _mm512_shuffle_i64x2(fours[0], fours[1], 0xee));
+  // its quarters: two of the first four codes, two of the others
+  const __m256i low = _mm512_castsi512_si256(halves), high = _mm512_extracti64x4_epi64(halves, 1);
+  const __m256i all = _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                                       _mm256_permute2x128_si256(low, high, 0x31));
+  return _mm256_add_epi32(all, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(
+                                   codes.starts + int64_t{tile} * kTile)));
+}
+
+void best_codes(FilterCodes codes, int32_t begin, int32_t end, const int32_t* maxima,
+                const uint8_t* bytes, int count, int32_t* best) {
+  for (int first = 0; first < count; first += kLanes) {
     __m512i most = _mm512_set1_epi32(INT32_MIN), tile = _mm512_set1_epi32(begin);
     for (int32_t t = begin; t < end; ++t) {
-      const __m512i here = load_words(found.maxima + (t - begin) * kFilterRows + first);
+      const __m512i here = load_words(maxima + (t - begin) * kFilterRows + first);
       tile = _mm512_mask_mov_epi32(tile, _mm512_cmpgt_epi32_mask(here, most),
                                    _mm512_set1_epi32(t));
       most = _mm512_max_epi32(most, here);
     }
-    int32_t tiles[kLanes];
+    int32_t tiles[kLanes], highest[kLanes];
     _mm512_storeu_si512(tiles, tile);
-    for (int r = 0; r < kLanes; ++r) {
-      const int32_t* sums = found.sums + (tiles[r] - begin) * kTile * kFilterRows + first + r;
-      const int32_t* starts = codes.starts + int64_t{tiles[r]} * kTile;
-      int32_t highest = INT32_MIN, code = 0;
-      for (int c = 0; c < kTile; ++c) {
-        const int32_t value = sums[c * kFilterRows] + (started(codes) ? 0 : starts[c]);
-        code = value > highest ? c : code;
-        highest = value > highest ? value : highest;
-      }
-      best[first + r] = tiles[r] * kTile + code;
+    _mm512_storeu_si512(highest, most);
+    for (int r = first; r < count && r < first + kLanes; ++r) {
+      const __m256i scores =
+          integer_scores(codes, tiles[r - first], bytes + int64_t{r} * codes.depth);
+      const unsigned here =
+          _mm256_cmpeq_epi32_mask(scores, _mm256_set1_epi32(highest[r - first]));
+      best[r] = tiles[r - first] * kTile + __builtin_ctz(here | 1u << (kTile - 1));
     }
   }
 }
@@ -238,34 +286,29 @@ void thresholds(const float* best, const float* margins, const float* errors, fl
   }
 }
 
-// Without branches, which nobody could predict.
-int collect(FilterCodes codes, int32_t begin, int32_t end, FilterScan found,
-            const int32_t* thresholds, const int32_t* except, int32_t* tile_hits, CodeHit* hits) {
+int collect(FilterCodes codes, int32_t begin, int32_t end, const int32_t* maxima,
+            const uint8_t* bytes, const int32_t* thresholds, const int32_t* except,
+            int32_t* tile_hits, CodeHit* hits) {
   int tiles = 0;
   for (int first = 0; first < kFilterRows; first += kLanes) {
     const __m512i least = load_words(thresholds + first);
     const __m512i rows = _mm512_add_epi32(_mm512_set1_epi32(first), lane_numbers());
     for (int32_t t = begin; t < end; ++t) {
-      const __m512i most = load_words(found.maxima + (t - begin) * kFilterRows + first);
+      const __m512i most = load_words(maxima + (t - begin) * kFilterRows + first);
       const __mmask16 reach = _mm512_cmpge_epi32_mask(most, least);
-      // row and tile in one word: a chunk has few tiles
+      if (!reach) continue;
+      // row and tile in one word: these are few tiles
       const __m512i packed = _mm512_or_si512(rows, _mm512_set1_epi32((t - begin) * kFilterRows));
       _mm512_storeu_si512(tile_hits + tiles, _mm512_maskz_compress_epi32(reach, packed));
       tiles += __builtin_popcount(reach);
     }
   }
-  const __m256i stride = _mm256_mullo_epi32(_mm512_castsi512_si256(lane_numbers()),
-                                            _mm256_set1_epi32(kFilterRows));
   int count = 0;
-  for (int h = 0; h < tiles; ++h) {
-    const int r = tile_hits[h] % kFilterRows, t = tile_hits[h] / kFilterRows;
-    const int32_t first = (begin + t) * kTile;
-    __m256i value = _mm256_i32gather_epi32(found.sums + t * kTile * kFilterRows + r, stride, 4);
-    if (!started(codes))
-      value = _mm256_add_epi32(
-          value, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes.starts + first)));
+  for (int h = 0; h < tiles; ++h) {  // without branches, which nobody could predict
+    const int r = tile_hits[h] % kFilterRows, t = begin + tile_hits[h] / kFilterRows;
+    const __m256i value = integer_scores(codes, t, bytes + int64_t{r} * codes.depth);
     const __m256i numbers =
-        _mm256_add_epi32(_mm256_set1_epi32(first), _mm512_castsi512_si256(lane_numbers()));
+        _mm256_add_epi32(_mm256_set1_epi32(t * kTile), _mm512_castsi512_si256(lane_numbers()));
     const __mmask8 reach =
         _mm256_cmpge_epi32_mask(value, _mm256_set1_epi32(thresholds[r])) &
         _mm256_cmpneq_epi32_mask(numbers, _mm256_set1_epi32(except[r]));
@@ -285,7 +328,7 @@ inline float dot(const float* a, const float* b, int dim) {
     odd = multiply_add(load(a + d + kLanes), load(b + d + kLanes), odd);
   }
   for (; d < dim; d += kLanes) {
-    const __mmask16 mask = static_cast<__mmask16>(dim - d >= kLanes ? 0xffff : (1 << (dim - d)) - 1);
+    const __mmask16 mask = first_lanes(dim - d);
     even = multiply_add(_mm512_maskz_loadu_ps(mask, a + d), _mm512_maskz_loadu_ps(mask, b + d), even);
   }
   return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
@@ -312,7 +355,7 @@ void rescore(CodeRows codes, PanelRows rows, const CodeHit* hits, int count, Row
 namespace vqtok {
 
 extern const FilterKernel VQTOK_TABLE(filter_kernel) = {
-    start, round_panel, scan, best_codes, thresholds, collect, rescore,
+    start, round_rows, scan, best_codes, thresholds, collect, rescore,
 };
 
 }  // namespace vqtok

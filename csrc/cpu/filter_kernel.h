@@ -20,9 +20,9 @@ constexpr int kMaxFilterDim = 1 << 14;
 constexpr int kFilterCodes = 32;  // codes are padded to a multiple
 constexpr int kFilterRows = 32;   // per panel
 
-// Codes as bytes [codes][depth] and their starts [codes]; a panel of rows is
-// [depth / 4][kFilterRows][4]. depth >= dim is a multiple of `chunk`, which is a multiple of 4 and at
-// most 64.
+// Codes as bytes [codes][depth] and their starts [codes]. Rows as bytes [kFilterRows][depth], and as
+// a panel [depth / 4][kFilterRows][4]. depth >= dim is a multiple of `chunk`, which is a multiple of
+// 4 and at most 64.
 struct FilterCodes {
   const int8_t* values;
   const int32_t* starts;
@@ -33,12 +33,6 @@ struct FilterCodes {
 // at most e * per_loss + n * per_norm + constant.
 struct FilterTerms {
   float row_scale, per_loss, per_norm, constant;
-};
-
-// What scan() finds: sums [codes][kFilterRows] of products, and the largest I of each tile,
-// maxima [tiles][kFilterRows].
-struct FilterScan {
-  int32_t *sums, *maxima;
 };
 
 struct CodeHit {
@@ -63,16 +57,18 @@ struct FilterKernel {
   void (*start)(const float* offsets, const int32_t* sums, double inverse_unit, int64_t count,
                 int32_t* starts);
 
-  // Rounds a float32 panel [dim][kFilterRows] to bytes and bounds the errors of I, per row.
-  void (*round)(const float* panel, int dim, int depth, FilterTerms terms, uint8_t* bytes,
-                float* errors);
+  // Rounds rows to bytes, bounds the errors of I, and adds up the squares of each. Rows that the
+  // panel lacks become zero.
+  void (*round)(PanelRows rows, int dim, int depth, FilterTerms terms, uint8_t* bytes,
+                uint8_t* panel, float* errors, float* squared_norms);
 
-  // Looks at tiles [begin, end), multiples of 4.
-  void (*scan)(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel, FilterScan out);
+  // The largest I of each tile in [begin, end), multiples of 4: maxima [tiles][kFilterRows].
+  void (*scan)(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* panel,
+               int32_t* maxima);
 
-  // The code with the largest I, or another one of nearly that, of each row.
-  void (*best_codes)(FilterCodes codes, int32_t begin, int32_t end, FilterScan found,
-                     int32_t* best);
+  // The code with the largest I of each of the first `count` rows.
+  void (*best_codes)(FilterCodes codes, int32_t begin, int32_t end, const int32_t* maxima,
+                     const uint8_t* bytes, int count, int32_t* best);
 
   // The least I that a code scoring best - margin may have; never reached where margin is +inf.
   void (*thresholds)(const float* best, const float* margins, const float* errors,
@@ -80,8 +76,9 @@ struct FilterKernel {
 
   // Lists the codes that reach their row's threshold, except one of each row; returns how many.
   // `scratch` has room for all tiles of all rows, `hits` for all codes, and 16 more each.
-  int (*collect)(FilterCodes codes, int32_t begin, int32_t end, FilterScan found,
-                 const int32_t* thresholds, const int32_t* except, int32_t* scratch, CodeHit* hits);
+  int (*collect)(FilterCodes codes, int32_t begin, int32_t end, const int32_t* maxima,
+                 const uint8_t* bytes, const int32_t* thresholds, const int32_t* except,
+                 int32_t* scratch, CodeHit* hits);
 
   // Scores the listed codes in float32.
   void (*rescore)(CodeRows codes, PanelRows rows, const CodeHit* hits, int count, RowScores scores);

@@ -7,12 +7,23 @@
 namespace vqtok {
 namespace {
 
-// Tiles looked at by all panels of a block in turn: their bytes and sums stay in the second-level
-// cache. As many as fit, for the best of all of them leaves fewer codes to score than that of some.
+constexpr int32_t kListTiles = 32;  // whose codes are listed at a time
+constexpr int64_t kMaximaBytes = kFilterRows * sizeof(int32_t);  // of a tile
+
+// Tiles whose bytes and maxima stay in the second-level cache.
 int32_t choose_chunk(const ByteCodebook& book) {
-  constexpr int64_t kCache = 400 << 10, kSums = kTile * kFilterRows * sizeof(int32_t);
-  const int64_t tiles = kCache / (kTile * book.depth + kSums);
-  return static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(tiles / 4 * 4, 4), book.tiles));
+  constexpr int64_t kCache = 400 << 10;
+  const int64_t tiles = kCache / (kTile * book.depth + kMaximaBytes);
+  const int64_t whole = std::max<int64_t>(tiles / kListTiles, 1) * kListTiles;
+  return static_cast<int32_t>(std::min<int64_t>(whole, book.tiles));
+}
+
+// Tiles looked at before codes are listed. As many as may be, for the best of all of them leaves
+// fewer codes to score than that of some.
+int32_t choose_span(const ByteCodebook& book, int32_t chunk, int64_t panels) {
+  constexpr int64_t kMost = 2 << 20;
+  const int64_t tiles = std::max<int64_t>(kMost / (panels * kMaximaBytes) / chunk, 1) * chunk;
+  return static_cast<int32_t>(std::min<int64_t>(tiles, book.tiles));
 }
 
 // Up to how many codes of a row are scored faster one by one than all together. Roughly, in cycles
@@ -30,13 +41,15 @@ FilterSearch::FilterSearch(const Lookup& lookup, const Blocking& blocking, const
       codes_{lookup.rows ? lookup.rows : lookup.codebook.rows(), filter.book().offsets.data(),
              lookup.codebook.size, lookup.dim()},
       exact_(exact), chunk_tiles_(choose_chunk(filter.book())),
-      rows_(lookup.x, blocking.panels * kFilterRows), panel_(lookup.codebook.dim * kFilterRows),
-      bytes_(blocking.panels * kFilterRows * filter.book().depth),
-      sums_(chunk_tiles_ * kTile * kFilterRows, Fill::nothing),
-      maxima_(chunk_tiles_ * kFilterRows, Fill::nothing),
+      together_(chunk_tiles_ < filter.book().tiles ? blocking.panels : 1),
+      span_tiles_(choose_span(filter.book(), chunk_tiles_, together_)),
+      rows_(lookup.x, blocking.panels * kFilterRows),
+      bytes_(blocking.panels * kFilterRows * filter.book().depth, Fill::nothing),
+      panels_(bytes_.size(), Fill::nothing), maxima_(together_ * span_tiles_ * kFilterRows, Fill::nothing),
       margins_(blocking.panels * kFilterRows), errors_(margins_.size()), best_(margins_.size()),
-      second_(margins_.size()), code_(margins_.size()), scratch_(maxima_.size() + 16, Fill::nothing),
-      hits_(sums_.size() + 16, Fill::nothing) {}
+      second_(margins_.size()), code_(margins_.size()),
+      scratch_(kListTiles * kFilterRows + 16, Fill::nothing),
+      hits_(kListTiles * kTile * kFilterRows + 16, Fill::nothing) {}
 
 bool FilterSearch::scan(int64_t block, int32_t begin, int32_t end, bool insist) {
   const int64_t count = blocking_.row_count(block), panels = blocking_.panel_count(block);
@@ -45,19 +58,25 @@ bool FilterSearch::scan(int64_t block, int32_t begin, int32_t end, bool insist) 
   };
   rows_.load(blocking_.first_row(block), count);
   for (int64_t p = 0; p < panels; ++p) pack(p, count_of(p));
-  const double per_row = most_hits(lookup_.codebook) * double(end - begin) / double(tiles());
-  const double at_first = per_row / std::min(4, (end - begin + chunk_tiles_ - 1) / chunk_tiles_);
-  double hits = 0;
-  for (int32_t t = begin; t < end; t += chunk_tiles_)
-    for (int64_t p = 0; p < panels; ++p) {
-      const int found = look(p, count_of(p), t, std::min(end, t + chunk_tiles_), t == begin);
-      hits += found;
-      const double most = t == begin ? at_first * double(p * kFilterRows + count_of(p))
-                                     : per_row * double(count);
-      if (hits > most && !insist) return false;
-      kernel_.rescore(codes_, rows_.panel(p * kFilterRows, count_of(p)), hits_.data(), found,
-                      scores(p));
+  const double per_row =
+      insist ? INFINITY : most_hits(lookup_.codebook) * double(end - begin) / double(tiles());
+  double left = 0;  // codes that may come through before it is not worth while
+  for (int64_t first = 0; first < panels; first += together_) {
+    const int64_t last = std::min(panels, first + together_);
+    for (int32_t t = begin; t < end; t += span_tiles_) {
+      const int32_t span_end = std::min(end, t + span_tiles_);
+      for (int32_t u = t; u < span_end; u += chunk_tiles_)
+        for (int64_t p = first; p < last; ++p)
+          kernel_.scan(filter_.codes(), u, std::min(span_end, u + chunk_tiles_),
+                       &panels_[p * kFilterRows * filter_.book().depth],
+                       &maxima_[((p - first) * span_tiles_ + u - t) * kFilterRows]);
+      for (int64_t p = first; p < last; ++p) {
+        if (t == begin) left += per_row * count_of(p);
+        const int32_t* maxima = &maxima_[(p - first) * span_tiles_ * kFilterRows];
+        if (!look(p, count_of(p), t, span_end, maxima, t == begin, left)) return false;
+      }
     }
+  }
   return true;
 }
 
@@ -68,33 +87,40 @@ RowScores FilterSearch::scores(int64_t panel) {
 
 void FilterSearch::pack(int64_t panel, int count) {
   const int64_t at = panel * kFilterRows;
-  float norms[kFilterRows];
-  lookup_.kernel.pack(rows_.panel(at, count), lookup_.dim(), panel_.data(), norms);
-  lookup_.kernel.margins(norms, lookup_.margin_terms(), &margins_[at]);
-  std::fill(&margins_[at + count], &margins_[at + kFilterRows], INFINITY);
   const int depth = filter_.book().depth;
-  kernel_.round(panel_.data(), lookup_.dim(), depth, filter_.terms(), &bytes_[at * depth],
-                &errors_[at]);
+  kernel_.round(rows_.panel(at, count), lookup_.dim(), depth, filter_.terms(), &bytes_[at * depth],
+                &panels_[at * depth], &errors_[at], &margins_[at]);
+  lookup_.kernel.margins(&margins_[at], lookup_.margin_terms(), &margins_[at]);
+  std::fill(&margins_[at + count], &margins_[at + kFilterRows], INFINITY);
   std::fill_n(&best_[at], kFilterRows, -INFINITY);
   std::fill_n(&second_[at], kFilterRows, -INFINITY);
 }
 
-// Looks at the codes of some tiles, and lists those that may be nearest. Returns how many.
-int FilterSearch::look(int64_t panel, int count, int32_t begin, int32_t end, bool first) {
+// Scores the codes of some tiles that may be nearest. False if these are more than are left, from
+// which they are taken.
+bool FilterSearch::look(int64_t panel, int count, int32_t begin, int32_t end,
+                        const int32_t* maxima, bool first, double& left) {
   const int64_t at = panel * kFilterRows;
-  const FilterScan found{sums_.data(), maxima_.data()};
+  const FilterCodes codes = filter_.codes();
+  const PanelRows rows = rows_.panel(at, count);
+  const uint8_t* bytes = &bytes_[at * codes.depth];
   int32_t scored[kFilterRows], thresholds[kFilterRows];
-  kernel_.scan(filter_.codes(), begin, end, &bytes_[at * filter_.book().depth], found);
   end = std::min(end, lookup_.codebook.tiles);
   std::fill_n(scored, kFilterRows, -1);
   if (first) {  // a first score to compare with
-    kernel_.best_codes(filter_.codes(), begin, end, found, scored);
+    kernel_.best_codes(codes, begin, end, maxima, bytes, count, scored);
     for (int r = 0; r < count; ++r) hits_[r] = {r, scored[r]};
-    kernel_.rescore(codes_, rows_.panel(at, count), hits_.data(), count, scores(panel));
+    kernel_.rescore(codes_, rows, hits_.data(), count, scores(panel));
   }
-  kernel_.thresholds(&best_[at], &margins_[at], &errors_[at], filter_.inverse_unit(), thresholds);
-  return kernel_.collect(filter_.codes(), begin, end, found, thresholds, scored, scratch_.data(),
-                         hits_.data());
+  for (int32_t t = begin; t < end; t += kListTiles) {
+    kernel_.thresholds(&best_[at], &margins_[at], &errors_[at], filter_.inverse_unit(), thresholds);
+    const int found = kernel_.collect(codes, t, std::min(end, t + kListTiles),
+                                      maxima + int64_t{t - begin} * kFilterRows, bytes, thresholds,
+                                      scored, scratch_.data(), hits_.data());
+    if ((left -= found) < 0) return false;
+    kernel_.rescore(codes_, rows, hits_.data(), found, scores(panel));
+  }
+  return true;
 }
 
 void FilterSearch::settle(int64_t block) {

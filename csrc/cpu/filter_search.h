@@ -31,7 +31,8 @@ class FilterSearch {
 
  private:
   void pack(int64_t panel, int count);
-  int look(int64_t panel, int count, int32_t begin, int32_t end, bool first);
+  bool look(int64_t panel, int count, int32_t begin, int32_t end, const int32_t* maxima, bool first,
+            double& left);
   RowScores scores(int64_t panel);
 
   const Lookup& lookup_;
@@ -41,10 +42,11 @@ class FilterSearch {
   const CodeRows codes_;
   ExactSearch& exact_;
   int32_t chunk_tiles_;
+  int64_t together_;  // panels that look at a chunk in turn
+  int32_t span_tiles_;
   FloatRows rows_;
-  Buffer<float> panel_;
-  Buffer<uint8_t> bytes_;
-  Buffer<int32_t> sums_, maxima_;
+  Buffer<uint8_t> bytes_, panels_;
+  Buffer<int32_t> maxima_;
   Buffer<float> margins_, errors_, best_, second_;
   Buffer<int32_t> code_, scratch_;
   Buffer<CodeHit> hits_;

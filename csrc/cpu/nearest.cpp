@@ -49,10 +49,16 @@ float usual_size(const Matrix& x) {
   return largest;
 }
 
-// Whether the filter may be faster than float32: it pays for what it does besides multiplying.
-bool suits_filter(const PackedCodebook& codebook) {
-  return codebook.dim >= 16 && codebook.size * codebook.dim >= 1 << 14;
+// Roughly, in cycles of a row with vectors of 512 bits: each method.
+double float_cost(const PackedCodebook& c) { return 1.3 * double(c.size) * double(c.dim) / 32; }
+double filter_cost(const PackedCodebook& c) {
+  return 320 + double(c.size) * (0.2 + double(c.dim) / 240);
 }
+double tree_cost(const Tree& tree, int dim, double visited) {
+  return 250 + 0.36 * tree.boxes() * dim + visited * (45 + 5 * dim);
+}
+
+bool suits_filter(const PackedCodebook& c) { return filter_cost(c) < float_cost(c); }
 
 // The filter if it can be used for this lookup, or null.
 std::unique_ptr<Filter> make_filter(const Lookup& lookup, Method method) {
@@ -62,15 +68,6 @@ std::unique_ptr<Filter> make_filter(const Lookup& lookup, Method method) {
   auto filter = std::make_unique<Filter>(lookup.codebook.bytes(), usual_size(lookup.x),
                                          *lookup.kernel.filter);
   return filter->usable() ? std::move(filter) : nullptr;
-}
-
-// Roughly, in cycles of a row with vectors of 512 bits: each method.
-double float_cost(const PackedCodebook& c) { return 1.3 * double(c.size) * double(c.dim) / 32; }
-double filter_cost(const PackedCodebook& c) {
-  return 500 + double(c.size) * (0.3 + double(c.dim) / 250);
-}
-double tree_cost(const Tree& tree, int dim, double visited) {
-  return 60 + tree.boxes() * dim / 8.0 + visited * (25 + 2 * dim);
 }
 
 // Whether it may be worth while to make a tree, or to try the one that there is: making it takes as
