@@ -68,7 +68,8 @@ SHAPES = [
     (75, 128, 1024),
 ]
 NEVER_LEFT_OUT = ("vqtok", "vqtok float32", "numpy", "faiss")
-SLOW = 0.05  # seconds of a call; of shorter ones, several are timed together
+SLOW = 0.05  # seconds of a call; of shorter ones, as many are timed together as
+TURN = 0.02  # seconds hold: the first finds the caches as the contender before has left them
 START_UP = 8  # seconds, more than a process of the suite takes before it measures
 SUITE = [
     *(("gaussian", shape) for shape in SHAPES),
@@ -150,7 +151,7 @@ def measure(case: Case, threads: int, options: argparse.Namespace) -> dict[str, 
         lookups[name], times[name] = lookup, []
         if taken < SLOW:
             taken = seconds(lookup, 1, clock)
-        calls[name] = max(1, min(100, int(2e-3 / taken)))
+        calls[name] = max(1, min(400, int(TURN / taken)))
     for turn in range(options.repeats):
         for name, lookup in lookups.items():
             if sum(times[name]) * calls[name] < options.seconds:
