@@ -111,7 +111,9 @@ def report_dataset(report: EncodeReport, out: Path, share: Share, as_json: bool)
     else:
         state = "was complete already" if report.already_done else "is complete"
         shards = plural(len(manifest.shards), "shard")
-        show(f"{out} {state}: {plural(manifest.samples, 'sample')} in {shards}, {size:,} bytes")
+        hint = " (vqtok verify reads them all)" if report.already_done else ""
+        samples = plural(manifest.samples, "sample")
+        show(f"{out} {state}: {samples} in {shards}, {size:,} bytes{hint}")
     return 1 if manifest.errors else 0
 
 
