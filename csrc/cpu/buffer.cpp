@@ -7,7 +7,7 @@
 namespace vqtok {
 namespace {
 
-constexpr size_t kLeastKept = 4 << 10, kMostKept = 128 << 10;  // malloc is good at smaller ones
+constexpr size_t kLeastKept = 4 << 10, kMostKept = 512 << 10;  // malloc is good at smaller ones
 constexpr int kBlocks = 12;
 
 struct Block {

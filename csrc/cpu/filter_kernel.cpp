@@ -54,7 +54,8 @@ inline void transpose(const uint8_t* bytes, int depth, uint8_t* panel) {
           lines[i] = _mm_loadu_ps(reinterpret_cast<const float*>(bytes + (r + i) * depth + w * 4));
       _MM_TRANSPOSE4_PS(lines[0], lines[1], lines[2], lines[3]);
       float* out = reinterpret_cast<float*>(panel) + w * kFilterRows + r;
-      for (int i = 0; i < 4 && w + i < words; ++i) _mm_storeu_ps(out + i * kFilterRows, lines[i]);
+      UNROLL for (int i = 0; i < 4; ++i)
+        if (w + i < words) _mm_storeu_ps(out + i * kFilterRows, lines[i]);
     }
 }
 
@@ -63,7 +64,7 @@ void round_rows(PanelRows rows, int dim, int depth, FilterTerms terms, uint8_t* 
   const VecF scale = splat(terms.row_scale), inverse = splat(1.0f / terms.row_scale);
   float norms[kFilterRows] = {}, losses[kFilterRows] = {};
   memset(bytes, 0x80, static_cast<size_t>(kFilterRows) * depth);
-  for (int r = 0; r < kFilterRows; ++r) squared_norms[r] = 0;
+  memset(squared_norms, 0, kFilterRows * sizeof(float));
   for (int r = 0; r < rows.count; ++r) {
     VecF norm = splat(0.0f), loss = norm, squared = norm;
     for (int d = 0; d < dim; d += kLanes) {
@@ -108,8 +109,7 @@ void set_tile_shapes(int chunk) {
     shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? chunk : 64);
     shapes.rows[i] = static_cast<uint8_t>(i >= 6 ? chunk / 4 : 16);
   }
-  asm volatile("" : : "m"(shapes));  // the intrinsic does not say that it reads all of it
-  _tile_loadconfig(&shapes);
+  asm volatile("ldtilecfg %0" : : "m"(shapes));  // GCC's intrinsic says it reads 8 bytes
 }
 
 // Tile maxima of 32 codes from the sums of their products.
@@ -265,7 +265,7 @@ void best_codes(FilterCodes codes, int32_t begin, int32_t end, const int32_t* ma
           integer_scores(codes, tiles[r - first], bytes + int64_t{r} * codes.depth);
       const unsigned here =
           _mm256_cmpeq_epi32_mask(scores, _mm256_set1_epi32(highest[r - first]));
-      best[r] = tiles[r - first] * kTile + __builtin_ctz(here | 1u << (kTile - 1));
+      best[r] = tiles[r - first] * kTile + __builtin_ctz(here);
     }
   }
 }

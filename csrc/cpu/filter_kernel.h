@@ -1,5 +1,5 @@
 // What filter_kernel.cpp provides, for instruction sets that multiply bytes: a fast look at all codes
-// in 8-bit integers, which leaves few tiles to score in float32.
+// in 8-bit integers, which leaves few codes to score in float32.
 //
 // A code c is stored as signed bytes q_c with c ~ code_scale q_c, a row x as unsigned bytes
 // q_x + 128 with x ~ row_scale q_x, both q in [-127, 127]. In units of row_scale * code_scale the
@@ -57,8 +57,8 @@ struct FilterKernel {
   void (*start)(const float* offsets, const int32_t* sums, double inverse_unit, int64_t count,
                 int32_t* starts);
 
-  // Rounds rows to bytes, bounds the errors of I, and adds up the squares of each. Rows that the
-  // panel lacks become zero.
+  // Rounds rows to bytes (read up to 12 beyond their end), bounds the errors of I, and adds up the
+  // squares of each. Rows that the panel lacks become zero.
   void (*round)(PanelRows rows, int dim, int depth, FilterTerms terms, uint8_t* bytes,
                 uint8_t* panel, float* errors, float* squared_norms);
 

@@ -10,7 +10,7 @@ namespace {
 constexpr int32_t kListTiles = 32;  // whose codes are listed at a time
 constexpr int64_t kMaximaBytes = kFilterRows * sizeof(int32_t);  // of a tile
 
-// Tiles whose bytes and maxima stay in the second-level cache.
+// Tiles whose bytes, and maxima for one panel, stay in the second-level cache.
 int32_t choose_chunk(const ByteCodebook& book) {
   constexpr int64_t kCache = 400 << 10;
   const int64_t tiles = kCache / (kTile * book.depth + kMaximaBytes);
@@ -21,7 +21,7 @@ int32_t choose_chunk(const ByteCodebook& book) {
 // Tiles looked at before codes are listed. As many as may be, for the best of all of them leaves
 // fewer codes to score than that of some.
 int32_t choose_span(const ByteCodebook& book, int32_t chunk, int64_t panels) {
-  constexpr int64_t kMost = 2 << 20;
+  constexpr int64_t kMost = 2 << 20;  // bytes of maxima, of all panels together
   const int64_t tiles = std::max<int64_t>(kMost / (panels * kMaximaBytes) / chunk, 1) * chunk;
   return static_cast<int32_t>(std::min<int64_t>(tiles, book.tiles));
 }
@@ -45,7 +45,8 @@ FilterSearch::FilterSearch(const Lookup& lookup, const Blocking& blocking, const
       span_tiles_(choose_span(filter.book(), chunk_tiles_, together_)),
       rows_(lookup.x, blocking.panels * kFilterRows),
       bytes_(blocking.panels * kFilterRows * filter.book().depth, Fill::nothing),
-      panels_(bytes_.size(), Fill::nothing), maxima_(together_ * span_tiles_ * kFilterRows, Fill::nothing),
+      panels_(bytes_.size(), Fill::nothing),
+      maxima_(together_ * span_tiles_ * kFilterRows, Fill::nothing),
       margins_(blocking.panels * kFilterRows), errors_(margins_.size()), best_(margins_.size()),
       second_(margins_.size()), code_(margins_.size()),
       scratch_(kListTiles * kFilterRows + 16, Fill::nothing),

@@ -230,12 +230,14 @@ void pack(PanelRows rows, int dim, float* panel, float* squared_norms) {
 
 void margins(const float* squared_norms, MarginTerms terms, float* margins) {
   for (int r = 0; r < kRows; r += kLanes) {
-    const VecF squared = load(squared_norms + r);
-    const VecF rest = multiply_add(splat(terms.per_squared_norm), squared, splat(terms.constant));
-    store(margins + r, multiply_add(splat(terms.per_norm), square_root(squared), rest));
+    float squared[kLanes];  // margins may be written over them
+    memcpy(squared, squared_norms + r, sizeof squared);
+    const VecF norms = load(squared);
+    const VecF rest = multiply_add(splat(terms.per_squared_norm), norms, splat(terms.constant));
+    store(margins + r, multiply_add(splat(terms.per_norm), square_root(norms), rest));
+    for (int i = 0; i < kLanes; ++i)
+      if (!(squared[i] <= terms.squared_norm_limit)) margins[r + i] = __builtin_inff();
   }
-  for (int r = 0; r < kRows; ++r)
-    margins[r] = squared_norms[r] <= terms.squared_norm_limit ? margins[r] : __builtin_inff();
 }
 
 }  // namespace

@@ -52,7 +52,8 @@ struct NearestKernel {
   // Transposes rows (the rest of the panel becomes zero) and writes their squared norms.
   void (*pack)(PanelRows rows, int dim, float* panel, float* squared_norms);
 
-  // How far below its best score a row's code may score; +inf beyond the limit, NaN included.
+  // How far below its best score a row's code may score; +inf beyond the limit, NaN included. May
+  // be written over the norms.
   void (*margins)(const float* squared_norms, MarginTerms terms, float* margins);
 
   // Updates the outcome by the maxima of the tiles.

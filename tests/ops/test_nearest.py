@@ -100,6 +100,11 @@ def test_threads_share_the_codes_of_few_rows(scale: float, isa: str, method: str
         torch.set_num_threads(before)
 
 
+def test_codebooks_larger_than_a_cache(isa: str, method: str) -> None:
+    x, codebook, want = near_ties(600, 40, 9000, torch.float32)
+    assert torch.equal(ops.nearest(x, codebook), want)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_reference_equals_definition(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
