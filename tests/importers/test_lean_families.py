@@ -192,3 +192,7 @@ def test_codes_and_images_are_those_of_the_published_model(magvit: bool, tmp_pat
     wrong = {**oracle.tensors, "encoder.surprise": torch.zeros(1)}
     with pytest.raises(DataError, match=r"'encoder\.surprise' is unexpected"):
         FAMILIES["maskgit"].build(Checkpoint(wrong))
+    wrong = {**oracle.tensors, "encoder.down.1.block.0.conv1.weight": torch.zeros(65, 32, 3, 3)}
+    name = r"'encoder\.down\.1\.block\.0\.conv1\.weight' has shape \[65, 32, 3, 3\]"
+    with pytest.raises(DataError, match=name + ".*65 is no multiple"):
+        FAMILIES["maskgit"].build(Checkpoint(wrong))

@@ -23,6 +23,7 @@ from vqtok.importers.weights import Weights, substitute
 from vqtok.nn import MAGVITDecoder, MAGVITEncoder, MaskGITDecoder, MaskGITEncoder
 from vqtok.quantizers import LFQ, VectorQuantizer
 
+_GROUPS = 32  # of channels, normalised together
 _IGNORED = re.compile(r"(loss|perceptual_loss|discriminator)\..*|quantize\.(mask|zero|codebook)")
 _RULES = [
     (r"^quantize\.embedding\.weight$", "quantizer.embeddings"),
@@ -71,7 +72,8 @@ def build(checkpoint: Checkpoint, pixels: str | None = None) -> Autoencoder:
     blocks = weights.count("encoder.middle.")
     sizes: dict[str, Any] = {
         "channels": [
-            weights.size(f"encoder.stages.{stage}.0.conv1.weight", 0) for stage in range(depth)
+            weights.size(f"encoder.stages.{stage}.0.conv1.weight", 0, _GROUPS)
+            for stage in range(depth)
         ],
         "blocks": blocks,
         "dim": weights.size("decoder.input.weight", 1),

@@ -148,7 +148,8 @@ def sizes_of(weights: Weights, part: str, groups: int) -> dict[str, Any]:
     pixels, latents = (1, 0) if part == "encoder" else (0, 1)
     return {
         "channels": [
-            weights.size(f"{part}.stages.{stage}.blocks.0.conv1.weight", 0) for stage in order
+            weights.size(f"{part}.stages.{stage}.blocks.0.conv1.weight", 0, groups)
+            for stage in order
         ],
         "blocks": weights.count(f"{part}.stages.0.blocks."),
         "attention": [

@@ -77,8 +77,9 @@ class Weights:
         start = re.compile(re.escape(prefix) + r"(\d+)\.")
         return sorted({int(match[1]) for name in self._tensors if (match := start.match(name))})
 
-    def size(self, name: str, axis: int) -> int:
-        """The size of a tensor along an axis; DataError if it has no such axis, or is empty."""
+    def size(self, name: str, axis: int, multiple: int = 1) -> int:
+        """The size of a tensor along an axis; DataError if it has no such axis, is empty, or has
+        another size there than a multiple of ``multiple``."""
         tensor = self[name]
         if not -tensor.ndim <= axis < tensor.ndim:
             raise DataError(
@@ -87,6 +88,11 @@ class Weights:
         if not tensor.shape[axis]:
             raise DataError(
                 f"tensor {self._sources[name]!r} has shape {list(tensor.shape)}, nothing is in it"
+            )
+        if tensor.shape[axis] % multiple:
+            raise DataError(
+                f"tensor {self._sources[name]!r} has shape {list(tensor.shape)}: its channels are "
+                f"normalised in {multiple} groups, and {tensor.shape[axis]} is no multiple of that"
             )
         return tensor.shape[axis]
 
