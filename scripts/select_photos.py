@@ -6,6 +6,9 @@ bundles as samples, since the demo shows what the tokenizer does with photos it 
 
     python scripts/select_photos.py CORPUS > photos.txt
     vqtok train photo --data photos.txt --out runs/photo
+
+With ``--longest N`` photos whose longer side is above N pixels are reduced to that, in ``CORPUS-N``
+beside the corpus; those that are there already are kept.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import argparse
 import csv
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 from vqtok.cli import exit_code
 
@@ -44,12 +49,33 @@ def selected(corpus: Path) -> list[Path]:
     return [path.resolve() for path in paths if path.is_file()]
 
 
+def reduced(path: Path, longest: int, folder: Path) -> Path:
+    """A photo of at most so many pixels on its longer side: itself, or a copy in the folder."""
+    with Image.open(path) as photo:
+        if max(photo.size) <= longest:
+            return path
+        copy = folder / path.name
+        if not copy.exists():
+            folder.mkdir(exist_ok=True)
+            part = copy.with_suffix(".part")  # no half file stays under its name
+            photo.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            photo.convert("RGB").save(part, "JPEG", quality=95, subsampling=0)
+            part.rename(copy)
+    return copy
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", metavar="CORPUS", type=Path)
-    print("\n".join(str(path) for path in selected(parser.parse_args().corpus)))
+    parser.add_argument("--longest", type=int, metavar="N", help="reduce photos to N pixels")
+    args = parser.parse_args()
+    paths = selected(args.corpus)
+    if args.longest:
+        folder = args.corpus.resolve().with_name(f"{args.corpus.resolve().name}-{args.longest}")
+        paths = [reduced(path, args.longest, folder) for path in paths]
+    print("\n".join(map(str, paths)))
 
 
 if __name__ == "__main__":

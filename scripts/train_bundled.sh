@@ -22,8 +22,10 @@ scripts=$(dirname "$0")
 # Large tensors are reused, not given back to the system after every step.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 case $name in
-photo) recipe="--steps ${STEPS:-10000} --batch-size 8 --crop 192 --learning-rate 1.5e-3" ;;
-photo-lm) recipe="--steps ${STEPS:-3600} --batch-size 8 --crop 256 --learning-rate 1.5e-3 --save-every 300"
+photo) longest=1024  # a crop shows more of a smaller photo
+    recipe="--steps ${STEPS:-10000} --batch-size 8 --crop 192 --learning-rate 1.5e-3" ;;
+photo-lm) longest=2048
+    recipe="--steps ${STEPS:-3600} --batch-size 8 --crop 256 --learning-rate 1.5e-3 --save-every 300"
     # Then the blocks go: the steps between pixels count, too.
     further="--set edges=0.2 --steps ${STEPS:-5000} --batch-size 8 --crop 256 --learning-rate 1e-3 --save-every 300" ;;
 audio) exec "$scripts/train_audio.sh" "$@" ;;
@@ -33,18 +35,19 @@ kodak=$1 work=${2:-work}
 [[ -d $kodak ]] || { echo "no folder of evaluation photos: $kodak" >&2; exit 2; }
 mkdir -p "$work"
 python "$scripts/get_corpus.py" "$work/corpus"
-python "$scripts/select_photos.py" "$work/corpus" > "$work/photos.txt"
+photos="$work/photos-$longest.txt"
+python "$scripts/select_photos.py" "$work/corpus" --longest "$longest" > "$photos"
 # shellcheck disable=SC2086
-python -m vqtok train "$name" --data "$work/photos.txt" --validation "$kodak" \
+python -m vqtok train "$name" --data "$photos" --validation "$kodak" \
     --out "$work/$name" --name "$name" --threads 1 $recipe
 runs=("$work/$name")
 if [[ ${further:-} ]]; then
     # shellcheck disable=SC2086
-    python -m vqtok train "$name" --data "$work/photos.txt" --validation "$kodak" --init "$work/$name" \
+    python -m vqtok train "$name" --data "$photos" --validation "$kodak" --init "$work/$name" \
         --out "$work/$name-2" --name "$name" --seed 1 --threads 1 $further
     # And its codebook is fitted to far more latents than a batch has.
     [[ -f $work/$name-3/config.json ]] ||
-        python "$scripts/refit_codebook.py" "$work/$name-2" "$work/photos.txt" "$work/$name-3" \
+        python "$scripts/refit_codebook.py" "$work/$name-2" "$photos" "$work/$name-3" \
             --latents "${LATENTS:-1600000}"
     runs+=("$work/$name-2" "$work/$name-3")
 fi

@@ -133,3 +133,27 @@ def test_help_is_no_folder(script: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"python scripts/{script}" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_large_photos_are_reduced_once(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    (corpus / "train").mkdir(parents=True)
+    for name, size in (("small.jpg", (60, 40)), ("large.jpg", (90, 200))):
+        Image.new("RGB", size, (200, 30, 40)).save(corpus / "train" / name)
+    rows = ["file\tlicence", "small.jpg\tCC0-1.0", "large.jpg\tCC0-1.0", "no.jpg\tCC0-1.0"]
+    (corpus / "manifest.tsv").write_text("\n".join(rows))
+    script = Path(get_corpus.__file__).with_name("select_photos.py")
+    command = [sys.executable, str(script), str(corpus), "--longest", "100"]
+    for _ in range(2):
+        listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        copy = tmp_path / "corpus-100" / "large.jpg"
+        assert listed == [str(corpus / "train" / "small.jpg"), str(copy)]
+        with Image.open(copy) as photo:
+            assert photo.size == (45, 100)
+            assert (
+                max(abs(a - b) for a, b in zip(photo.getpixel((9, 9)), (200, 30, 40), strict=True))
+                < 4
+            )
+        made = copy.stat().st_mtime_ns
+    assert copy.stat().st_mtime_ns == made
+    assert sorted(path.name for path in (tmp_path / "corpus-100").iterdir()) == ["large.jpg"]
