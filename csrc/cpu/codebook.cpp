@@ -66,7 +66,6 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
   std::atomic<int64_t> bad{kNone};
   Buffer<uint64_t> hashes(offsets.size());
   std::mutex lock;
-  double largest = 0;
   run_team(size * dim < 65536 ? 1 : threads, [&](int member, int members) {
     double member_largest = 0;
     const int64_t begin = int64_t{tiles} * member / members;
@@ -95,11 +94,11 @@ PackedCodebook::PackedCodebook(const Matrix& codebook, int threads)
       }
     }
     std::lock_guard<std::mutex> hold(lock);
-    largest = fmax(largest, member_largest);
+    largest_squared_norm = fmax(largest_squared_norm, member_largest);
   });
   drop_duplicates(hashes.data());
   if (bad != kNone) first_bad_code = bad;
-  bound = error_bound(static_cast<int>(dim), largest);
+  bound = error_bound(static_cast<int>(dim), largest_squared_norm);
 }
 
 bool PackedCodebook::equal(int64_t a, int64_t b) const {
@@ -143,6 +142,11 @@ void PackedCodebook::drop_duplicates(const uint64_t* hashes) {
 const ByteCodebook& PackedCodebook::bytes() const {
   std::call_once(bytes_once_, [this] { bytes_ = std::make_unique<ByteCodebook>(*this); });
   return *bytes_;
+}
+
+const SplitCodebook& PackedCodebook::split() const {
+  std::call_once(split_once_, [this] { split_ = std::make_unique<SplitCodebook>(*this); });
+  return *split_;
 }
 
 const float* PackedCodebook::rows() const {

@@ -60,11 +60,11 @@ struct Entry {
            packed->size == other.packed->size && packed->dim == other.packed->dim;
   }
 
-  int64_t bytes() const { return bytes_for(packed->size * packed->dim, pack); }
+  int64_t bytes() const { return bytes_for(packed->size * packed->dim, dtype, pack); }
 
   // At most: all that the packed form may come to hold.
-  static int64_t bytes_for(int64_t elements, Pack pack) {
-    return elements * (pack == pack_as_is ? 24 : 32);
+  static int64_t bytes_for(int64_t elements, DType dtype, Pack pack) {
+    return elements * (pack == pack_as_is && dtype != DType::f64 ? 24 : 40);
   }
 
   const void* address;
@@ -108,7 +108,7 @@ void keep(const Shared& entry) {
 
 std::shared_ptr<const PackedCodebook> find_or_pack(const Matrix& codebook, Pack pack, int threads,
                                                    const DigestKernel& kernel) {
-  if (Entry::bytes_for(codebook.rows * codebook.dim, pack) > kMostBytes)
+  if (Entry::bytes_for(codebook.rows * codebook.dim, codebook.dtype, pack) > kMostBytes)
     return pack(codebook, threads);
   const Digest contents = digest_of(codebook, kernel);
   Shared entry;

@@ -20,10 +20,7 @@ struct Lookup {
   TileRange tiles(int32_t begin, int32_t end) const {
     return {codebook.values.data(), codebook.offsets.data(), dim(), begin, end};
   }
-  MarginTerms margin_terms() const {
-    const ErrorBound& b = codebook.bound;
-    return {b.per_norm, b.per_squared_norm, b.constant, b.squared_norm_limit};
-  }
+  MarginTerms margin_terms() const { return terms_of(codebook.bound); }
 };
 
 // One thread's undecided rows. A code whose float32 score is below the row's threshold is out.

@@ -20,12 +20,13 @@ Blocking::Blocking(const PackedCodebook& codebook, int64_t rows_, int panel_rows
   const int64_t panel_bytes = codebook.dim * panel_rows * int64_t{sizeof(float)};
   const int64_t all_panels = (rows + panel_rows - 1) / panel_rows;
   if (codebook.tiles * tile_bytes > kWholeCodebookBytes) {
-    tiles = static_cast<int32_t>(std::max<int64_t>(1, kChunkBytes / tile_bytes));
+    const int64_t groups = kChunkBytes / (tile_bytes * kSplitTiles);
+    tiles = static_cast<int32_t>(std::max<int64_t>(1, groups) * kSplitTiles);
     panels = std::clamp<int64_t>(kPanelBytes / panel_bytes, 1, kMaxPanels);
     if (threads > 1) panels = std::clamp<int64_t>(all_panels / (2 * threads), 1, panels);
     panels = std::clamp<int64_t>(all_panels, 1, panels);
   } else {
-    tiles = std::max<int32_t>(1, codebook.tiles);
+    tiles = codebook.tiles + kSplitTiles;  // at least all of them, padding included
   }
   blocks = (all_panels + panels - 1) / panels;
 }
@@ -36,12 +37,16 @@ void FloatRows::load(int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i) load_row(x_, first + i, &converted_[i * x_.dim]);
 }
 
-FloatSearch::FloatSearch(const Lookup& lookup, const Blocking& blocking, ExactSearch& exact)
-    : lookup_(lookup), blocking_(blocking), exact_(exact),
+FloatSearch::FloatSearch(const Lookup& lookup, const Blocking& blocking,
+                         const SplitCodebook* split, ExactSearch& exact)
+    : lookup_(lookup), blocking_(blocking), split_(split), exact_(exact),
       panel_size_(lookup.codebook.dim * blocking.panel_rows),
+      split_size_(split ? split->pairs() * blocking.panel_rows : 0),
       rows_(lookup.x, blocking.panels * blocking.panel_rows),
-      panels_(blocking.panels * panel_size_), margins_(blocking.panels * blocking.panel_rows),
-      best_(margins_.size()), second_(margins_.size()), best_tile_(margins_.size()) {}
+      panels_((split ? 1 : blocking.panels) * panel_size_),
+      split_panels_(blocking.panels * split_size_),
+      margins_(blocking.panels * blocking.panel_rows), best_(margins_.size()),
+      second_(margins_.size()), best_tile_(margins_.size()) {}
 
 void Found::merge(const Found& other, int64_t rows) const {
   for (int64_t i = 0; i < rows; ++i) {
@@ -62,48 +67,63 @@ int FloatSearch::panel_count(int64_t block, int64_t panel) const {
   return static_cast<int>(std::clamp<int64_t>(left, 0, blocking_.panel_rows));
 }
 
+void FloatSearch::pack(int64_t panel, int count) {
+  const NearestKernel& kernel = lookup_.kernel;
+  const int rows = blocking_.panel_rows, dim = lookup_.dim();
+  float *margins = &margins_[panel * rows], *values = &panels_[split_ ? 0 : panel * panel_size_];
+  kernel.pack(rows_.panel(panel * rows, count), dim, values, margins);
+  if (split_) kernel.split->split(values, dim, split_->pairs(), &split_panels_[panel * split_size_]);
+  kernel.margins(margins, split_ ? terms_of(split_->bound()) : lookup_.margin_terms(), margins);
+}
+
 void FloatSearch::scan(int64_t block, int32_t begin, int32_t end) {
   const NearestKernel& kernel = lookup_.kernel;
   const int rows = blocking_.panel_rows;
   const int64_t panels = blocking_.panel_count(block);
   rows_.load(blocking_.first_row(block), blocking_.row_count(block));
-  for (int64_t p = 0; p < panels; ++p) {
-    float* margins = &margins_[p * rows];
-    kernel.pack(rows_.panel(p * rows, panel_count(block, p)), lookup_.dim(),
-                &panels_[p * panel_size_], margins);
-    kernel.margins(margins, lookup_.margin_terms(), margins);
-  }
+  for (int64_t p = 0; p < panels; ++p) pack(p, panel_count(block, p));
   std::fill_n(best_.data(), panels * rows, -INFINITY);
   std::fill_n(second_.data(), panels * rows, -INFINITY);
   std::fill_n(best_tile_.data(), panels * rows, 0);
-  for (int32_t t = begin; t < end; t += blocking_.tiles)
+  for (int32_t t = begin; t < end; t += blocking_.tiles) {
+    const int32_t chunk_end = std::min(end, t + blocking_.tiles);
     for (int64_t p = 0; p < panels; ++p)
-      kernel.scan(lookup_.tiles(t, std::min(end, t + blocking_.tiles)), &panels_[p * panel_size_],
-                  panel_scan(p));
+      if (split_)
+        kernel.split->scan(split_->codes(), t, chunk_end, &split_panels_[p * split_size_],
+                           panel_scan(p));
+      else
+        kernel.scan(lookup_.tiles(t, chunk_end), &panels_[p * panel_size_], panel_scan(p));
+  }
 }
 
-void FloatSearch::settle(int64_t block) {
+int64_t FloatSearch::settle(int64_t block) {
+  int64_t open = 0;
   for (int64_t p = 0; p < blocking_.panel_count(block); ++p)
-    settle_panel(blocking_.first_row(block), p, panel_count(block, p));
+    open += settle_panel(blocking_.first_row(block), p, panel_count(block, p));
+  return open;
 }
 
-void FloatSearch::settle_panel(int64_t first, int64_t panel, int count) {
+int64_t FloatSearch::settle_panel(int64_t first, int64_t panel, int count) {
   const int64_t at = panel * blocking_.panel_rows;
   const PanelScan found = panel_scan(panel);
   const float* margins = &margins_[at];
   uint64_t open = lookup_.kernel.settle(lookup_.tiles(0, lookup_.codebook.tiles),
                                         rows_.panel(at, count), found, margins,
                                         lookup_.codes + first + at);
+  int64_t left_open = 0;
   for (; open; open &= open - 1) {
     const int r = __builtin_ctzll(open);
     const int64_t row = first + at + r;
-    if (margins[r] == INFINITY)
+    if (margins[r] == INFINITY) {
       exact_.search_all(row);
-    else if (found.best[r] - found.second[r] > margins[r])
+    } else if (found.best[r] - found.second[r] > margins[r]) {
       exact_.search_tiles(row, &found.best_tile[r], 1);
-    else
+    } else {
       exact_.leave_open(row, found.best[r] - margins[r]);
+      ++left_open;
+    }
   }
+  return left_open;
 }
 
 }  // namespace vqtok

@@ -1,4 +1,4 @@
-// The plain method of the lookup: every code is scored in float32.
+// The plain method of the lookup: every code is scored, in float32 or by split values.
 #pragma once
 #include "cpu/exact_search.h"
 
@@ -20,7 +20,7 @@ struct Blocking {
 
   int64_t rows;
   int panel_rows;
-  int32_t tiles;       // per chunk
+  int32_t tiles;       // per chunk: all, or a multiple of kSplitTiles
   int64_t panels = 1;  // per block
   int64_t blocks;
 };
@@ -58,30 +58,39 @@ class FloatRows {
 // One thread's share of a lookup.
 class FloatSearch {
  public:
-  FloatSearch(const Lookup& lookup, const Blocking& blocking, ExactSearch& exact);
+  // By split values if these are given.
+  FloatSearch(const Lookup& lookup, const Blocking& blocking, const SplitCodebook* split,
+              ExactSearch& exact);
 
-  void search(int64_t block) {
-    scan(block, 0, lookup_.codebook.tiles);
-    settle(block);
+  // Decides the rows of a block; returns how many of them need another scan.
+  int64_t search(int64_t block) {
+    scan(block, 0, tiles());
+    return settle(block);
   }
 
-  // The two halves of it, the first for some of the tiles.
+  // The two halves of it, the first for some of the tiles, from a multiple of 4 on.
   void scan(int64_t block, int32_t begin, int32_t end);
-  void settle(int64_t block);
+  int64_t settle(int64_t block);
+
+  int32_t tiles() const { return split_ ? split_->tiles() : lookup_.codebook.tiles; }
 
   Found found() { return {best_.data(), second_.data(), best_tile_.data()}; }
 
  private:
-  void settle_panel(int64_t first, int64_t panel, int count);
+  void pack(int64_t panel, int count);
+  int64_t settle_panel(int64_t first, int64_t panel, int count);
   PanelScan panel_scan(int64_t panel);
   int panel_count(int64_t block, int64_t panel) const;
 
   const Lookup& lookup_;
   const Blocking& blocking_;
+  const SplitCodebook* split_;
   ExactSearch& exact_;
-  int64_t panel_size_;
+  int64_t panel_size_, split_size_;
   FloatRows rows_;
-  Buffer<float> panels_, margins_, best_, second_;
+  Buffer<float> panels_;  // one alone if they are split
+  Buffer<uint32_t> split_panels_;
+  Buffer<float> margins_, best_, second_;
   Buffer<int32_t> best_tile_;
 };
 

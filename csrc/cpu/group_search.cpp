@@ -70,17 +70,20 @@ void GroupSearch::search(const PackedCodebook& codebook, Groups groups, int64_t 
   const int64_t panels = (groups.count * groups.members + kernel_.rows - 1) / kernel_.rows;
   // with fewer tiles than are kept, all are looked into
   const int tops = static_cast<int>(std::min<int64_t>(keep, codebook.tiles + 1));
-  pack(codebook, groups);
-  scan(codebook, panels, tops);
+  const SplitCodebook* split = useful_split(codebook, kernel_);
+  tiles_ = split ? split->tiles() : codebook.tiles;
+  pack(codebook, split, groups);
+  scan(codebook, split, panels, tops);
   set_thresholds(groups, keep, tops);
   decide(codebook, groups, keep, choices);
 }
 
-void GroupSearch::pack(const PackedCodebook& codebook, Groups groups) {
+void GroupSearch::pack(const PackedCodebook& codebook, const SplitCodebook* split, Groups groups) {
   const int64_t dim = codebook.dim, rows = groups.count * groups.members;
   const int64_t panels = (rows + kernel_.rows - 1) / kernel_.rows;
   values_.resize(rows * dim);
-  panels_.resize(panels * kernel_.rows * dim);
+  panels_.resize((split ? 1 : panels) * kernel_.rows * dim);
+  split_panels_.resize(split ? panels * kernel_.rows * split->pairs() : 0);
   margins_.resize(panels * kernel_.rows);
   members_.resize(rows);
   for (int64_t r = 0; r < rows; ++r) {
@@ -91,13 +94,15 @@ void GroupSearch::pack(const PackedCodebook& codebook, Groups groups) {
     }
     members_[r].half = 0.5 * squared;
   }
-  const ErrorBound& bound = codebook.bound;
-  const MarginTerms terms{bound.per_norm, bound.per_squared_norm, bound.constant,
-                          bound.squared_norm_limit};
+  const MarginTerms terms = terms_of(split ? split->bound() : codebook.bound);
   for (int64_t first = 0; first < rows; first += kernel_.rows) {
     const int count = static_cast<int>(std::min<int64_t>(kernel_.rows, rows - first));
-    kernel_.pack({&values_[first * dim], dim, count}, static_cast<int>(dim),
-                 &panels_[first * dim], &margins_[first]);
+    float* panel = &panels_[split ? 0 : first * dim];
+    kernel_.pack({&values_[first * dim], dim, count}, static_cast<int>(dim), panel,
+                 &margins_[first]);
+    if (split)
+      kernel_.split->split(panel, static_cast<int>(dim), split->pairs(),
+                           &split_panels_[first * split->pairs()]);
     kernel_.margins(&margins_[first], terms, &margins_[first]);
     for (int64_t r = first; r < first + count; ++r)  // |x|^2 is rounded, too
       members_[r].error =
@@ -105,20 +110,28 @@ void GroupSearch::pack(const PackedCodebook& codebook, Groups groups) {
   }
 }
 
-void GroupSearch::scan(const PackedCodebook& codebook, int64_t panels, int tops) {
+void GroupSearch::scan(const PackedCodebook& codebook, const SplitCodebook* split, int64_t panels,
+                       int tops) {
   const int dim = static_cast<int>(codebook.dim);
   const int64_t tile_bytes = codebook.dim * kTile * int64_t{sizeof(float)};
-  const int32_t tiles = codebook.tiles;
-  const int32_t chunk = static_cast<int32_t>(std::max<int64_t>(1, kChunkBytes / tile_bytes));
-  maxima_.resize(panels * tiles * kernel_.rows);
+  const int32_t chunk = static_cast<int32_t>(
+      std::max<int64_t>(kChunkBytes / tile_bytes / kSplitTiles, 1) * kSplitTiles);
+  maxima_.resize(panels * tiles_ * kernel_.rows);
   tops_.assign(panels * tops * kernel_.rows, -INFINITY);
-  for (int32_t t = 0; t < tiles; t += chunk)
-    for (int64_t p = 0; p < panels; ++p)
-      kernel_.scan_tops({codebook.values.data(), codebook.offsets.data(), dim, t,
-                         std::min(tiles, t + chunk)},
-                        &panels_[p * kernel_.rows * dim], tops,
-                        &maxima_[(p * tiles + t) * kernel_.rows],
-                        &tops_[p * tops * kernel_.rows]);
+  for (int32_t t = 0; t < tiles_; t += chunk) {
+    const int32_t end = std::min(tiles_, t + chunk);
+    for (int64_t p = 0; p < panels; ++p) {
+      float* maxima = &maxima_[(p * tiles_ + t) * kernel_.rows];
+      float* highest = &tops_[p * tops * kernel_.rows];
+      if (split)
+        kernel_.split->scan_tops(split->codes(), t, end,
+                                 &split_panels_[p * kernel_.rows * split->pairs()], tops, maxima,
+                                 highest);
+      else
+        kernel_.scan_tops({codebook.values.data(), codebook.offsets.data(), dim, t, end},
+                          &panels_[p * kernel_.rows * dim], tops, maxima, highest);
+    }
+  }
 }
 
 void GroupSearch::set_thresholds(Groups groups, int64_t keep, int tops) {
@@ -150,7 +163,6 @@ void GroupSearch::set_thresholds(Groups groups, int64_t keep, int tops) {
 void GroupSearch::decide(const PackedCodebook& codebook, Groups groups, int64_t keep,
                          Choice* choices) {
   const int64_t rows = groups.count * groups.members;
-  const int32_t tiles = codebook.tiles;
   found_.assign(groups.count, 0);
   const auto compare = [&](int64_t r, int32_t tile) {
     const int64_t group = r / groups.members;
@@ -160,14 +172,14 @@ void GroupSearch::decide(const PackedCodebook& codebook, Groups groups, int64_t 
   };
   hits_.resize(int64_t{kListedTiles} * kernel_.rows);
   for (int64_t first = 0; first < rows; first += kernel_.rows)
-    for (int32_t t = 0; t < tiles; t += kListedTiles) {
-      const int count = kernel_.list_tiles(&maxima_[first * tiles + int64_t{t} * kernel_.rows], t,
-                                           std::min(tiles, t + kListedTiles), &thresholds_[first],
-                                           hits_.data());
+    for (int32_t t = 0; t < codebook.tiles; t += kListedTiles) {
+      const int count = kernel_.list_tiles(&maxima_[first * tiles_ + int64_t{t} * kernel_.rows], t,
+                                           std::min(codebook.tiles, t + kListedTiles),
+                                           &thresholds_[first], hits_.data());
       for (int h = 0; h < count; ++h) compare(first + hits_[h].row, hits_[h].tile);
     }
   for (int64_t r = 0; r < rows; ++r)
-    for (int32_t t = 0; t < tiles && !(members_[r].error < kInfinity); ++t) compare(r, t);
+    for (int32_t t = 0; t < codebook.tiles && !(members_[r].error < kInfinity); ++t) compare(r, t);
   for (int64_t group = 0; group < groups.count; ++group)
     Best(choices + group * keep, keep, found_[group]).fill(codebook.size);
 }

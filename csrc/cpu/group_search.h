@@ -31,11 +31,11 @@ struct Groups {
 
 // One thread's; keeps its memory from call to call.
 //
-// All codes are scored in float32, a tile at a time. Among the members of a group, score s of a row x
-// stands for half a squared distance of h = |x|^2/2 - s, off by at most e (half the margin of
-// error_bound.h). The `keep` tiles with the least h + e hold as many codes at least that near: with H
-// the largest of these, a tile whose best h is beyond H + e has none of the answers. What is left is
-// decided in float64.
+// All codes are scored in float32 or by split values, a tile at a time. Among the members of a
+// group, score s of a row x stands for half a squared distance of h = |x|^2/2 - s, off by at most e
+// (half the margin of error_bound.h). The `keep` tiles with the least h + e hold as many codes at
+// least that near: with H the largest of these, a tile whose best h is beyond H + e has none of the
+// answers. What is left is decided in float64.
 class GroupSearch {
  public:
   explicit GroupSearch(const NearestKernel& kernel) : kernel_(kernel) {}
@@ -50,13 +50,15 @@ class GroupSearch {
     double half, error;  // of h; an infinite error: float32 says nothing
   };
 
-  void pack(const PackedCodebook& codebook, Groups groups);
-  void scan(const PackedCodebook& codebook, int64_t panels, int tops);
+  void pack(const PackedCodebook& codebook, const SplitCodebook* split, Groups groups);
+  void scan(const PackedCodebook& codebook, const SplitCodebook* split, int64_t panels, int tops);
   void set_thresholds(Groups groups, int64_t keep, int tops);
   void decide(const PackedCodebook& codebook, Groups groups, int64_t keep, Choice* choices);
 
   const NearestKernel& kernel_;
+  int32_t tiles_ = 0;  // that were scored
   std::vector<float> values_, panels_, margins_, maxima_, tops_, thresholds_;
+  std::vector<uint32_t> split_panels_;
   std::vector<Member> members_;
   std::vector<double> bounds_;
   std::vector<TileHit> hits_;

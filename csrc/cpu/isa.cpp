@@ -22,10 +22,10 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
-// CPUID leaf 7: bits 24 and 25 of EDX. GCC 10 has no name for them.
+// CPUID leaf 7: bits 22 (bfloat16), 24 (tiles) and 25 (bytes) of EDX. GCC 10 has no name for them.
 bool amx_in_cpu() {
   unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 13) == 13;
 }
 
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }

@@ -30,6 +30,10 @@ class Trial {
   std::atomic<int64_t> credit_{0};
 };
 
+struct Trials {
+  Trial filter, split;
+};
+
 // The largest element of a few rows, NaN and Inf aside.
 float usual_size(const Matrix& x) {
   constexpr int32_t kInfinity = 0x7f800000;
@@ -54,16 +58,38 @@ double float_cost(const PackedCodebook& c) { return 1.3 * double(c.size) * doubl
 double filter_cost(const PackedCodebook& c) {
   return 320 + double(c.size) * (0.2 + double(c.dim) / 240);
 }
+double split_cost(const PackedCodebook& c) {
+  return 60 + double(c.size) * (0.09 + SplitCodebook::pairs_of(c.dim) / 128.0);
+}
 double tree_cost(const Tree& tree, int dim, double visited) {
   return 250 + 0.36 * tree.boxes() * dim + visited * (45 + 5 * dim);
 }
 
-bool suits_filter(const PackedCodebook& c) { return filter_cost(c) < float_cost(c); }
+// What is expected of methods that this lookup can use; infinite otherwise.
+struct Costs {
+  double plain, split = INFINITY, filter = INFINITY;
+
+  explicit Costs(const Lookup& lookup) : plain(float_cost(lookup.codebook)) {
+    // a row that is left open takes a panel to itself if there are few
+    const double alone = 0.5 * lookup.kernel.rows * plain / double(lookup.x.rows + 1);
+    if (lookup.kernel.split) split = split_cost(lookup.codebook) + alone;
+    if (lookup.kernel.filter) filter = filter_cost(lookup.codebook);
+  }
+
+  double least() const { return std::min({plain, split, filter}); }
+};
+
+// The split codebook if it may be used and `faster`, or is asked for; or null.
+const SplitCodebook* choose_split(const PackedCodebook& codebook, const NearestKernel& kernel,
+                                  Method method, bool faster) {
+  const bool wanted = method == Method::split || (method == Method::automatic && faster);
+  return wanted && kernel.split ? &codebook.split() : nullptr;
+}
 
 // The filter if it can be used for this lookup, or null.
-std::unique_ptr<Filter> make_filter(const Lookup& lookup, Method method) {
-  const bool wanted = method == Method::filter ||
-                      (method == Method::automatic && suits_filter(lookup.codebook));
+std::unique_ptr<Filter> make_filter(const Lookup& lookup, Method method, const Costs& costs) {
+  const bool wanted =
+      method == Method::filter || (method == Method::automatic && costs.filter == costs.least());
   if (!wanted || !lookup.kernel.filter || lookup.x.rows == 0) return nullptr;
   auto filter = std::make_unique<Filter>(lookup.codebook.bytes(), usual_size(lookup.x),
                                          *lookup.kernel.filter);
@@ -81,7 +107,8 @@ bool suits_tree(const Lookup& lookup) {
 }
 
 // The tree if it is to be used for this lookup, or null: depends on how many boxes a few rows visit.
-const Tree* choose_tree(const Lookup& lookup, Method method, const Blocking& blocking) {
+const Tree* choose_tree(const Lookup& lookup, Method method, const Blocking& blocking,
+                        const Costs& costs) {
   if (lookup.x.rows == 0) return nullptr;
   if (method != Method::tree && (method != Method::automatic || !suits_tree(lookup))) return nullptr;
   const Tree& tree = lookup.codebook.tree();
@@ -93,10 +120,7 @@ const Tree* choose_tree(const Lookup& lookup, Method method, const Blocking& blo
     const int64_t rows = std::clamp<int64_t>(lookup.x.rows / 64, 1, kSampleRows);
     cost = tree_cost(tree, lookup.dim(), search.sample(rows));
   });
-  double other = float_cost(lookup.codebook);
-  if (lookup.kernel.filter && suits_filter(lookup.codebook))
-    other = std::min(other, filter_cost(lookup.codebook));
-  return cost < 0.9 * other ? &tree : nullptr;
+  return cost < 0.9 * costs.least() ? &tree : nullptr;
 }
 
 // How one lookup is done.
@@ -105,7 +129,9 @@ struct Plan {
   const Blocking& blocking;
   const Tree* tree;
   const Filter* filter;
-  bool insist;          // on the filter
+  const SplitCodebook* split;
+  double most_open;     // share of rows that may need another scan before split values don't pay
+  bool insist;          // on the filter or the split codebook
   int32_t share_tiles;  // of the codebook, that a thread takes at a time
 };
 
@@ -119,43 +145,57 @@ class Searches {
       filtered_ = std::make_unique<FilterSearch>(plan.lookup, plan.blocking, *plan.filter, exact_);
   }
 
-  void search(int64_t block, Trial& trial) {
+  void search(int64_t block, Trials& trials) {
     if (boxed_) return boxed_->search(block);
-    if (filtered_ && (plan_.insist || trial.worth_trying())) {
+    if (filtered_ && (plan_.insist || trials.filter.worth_trying())) {
       const bool done = filtered_->search(block, plan_.insist);
-      trial.record(done);
+      trials.filter.record(done);
       if (done) return;
     }
-    plain().search(block);
+    if (plan_.split && (plan_.insist || trials.split.worth_trying())) {
+      const int64_t open = split().search(block);
+      trials.split.record(double(open) < plan_.most_open * double(plan_.blocking.row_count(block)));
+    } else {
+      plain().search(block);
+    }
   }
 
   // Some of the tiles for all rows of a block; false if the filter lets too many codes through.
   bool scan(int64_t block, int32_t begin, int32_t end) {
     if (filtered_)
       return filtered_->scan(block, begin, std::min(end, filtered_->tiles()), plan_.insist);
-    plain().scan(block, begin, std::min(end, plan_.lookup.codebook.tiles));
+    dense().scan(block, begin, std::min(end, dense().tiles()));
     return true;
   }
 
-  Found found() { return filtered_ ? filtered_->found() : plain().found(); }
+  Found found() { return filtered_ ? filtered_->found() : dense().found(); }
 
   // Decides a block that was scanned last, by what is now in found(), if that is of any use.
   void settle(int64_t block, bool useful) {
-    if (!useful) return plain().search(block);
-    return filtered_ ? filtered_->settle(block) : plain().settle(block);
+    if (!useful)
+      dense().search(block);
+    else if (filtered_)
+      filtered_->settle(block);
+    else
+      dense().settle(block);
   }
 
   ExactSearch& exact() { return exact_; }
 
  private:
-  FloatSearch& plain() {
-    if (!plain_) plain_ = std::make_unique<FloatSearch>(plan_.lookup, plan_.blocking, exact_);
-    return *plain_;
+  FloatSearch& made(std::unique_ptr<FloatSearch>& search, const SplitCodebook* split) {
+    if (!search)
+      search = std::make_unique<FloatSearch>(plan_.lookup, plan_.blocking, split, exact_);
+    return *search;
   }
+
+  FloatSearch& plain() { return made(plain_, nullptr); }
+  FloatSearch& split() { return made(split_, plan_.split); }
+  FloatSearch& dense() { return plan_.split ? split() : plain(); }
 
   const Plan& plan_;
   ExactSearch exact_;
-  std::unique_ptr<FloatSearch> plain_;
+  std::unique_ptr<FloatSearch> plain_, split_;
   std::unique_ptr<FilterSearch> filtered_;
   std::unique_ptr<TreeSearch> boxed_;
 };
@@ -202,6 +242,10 @@ int32_t choose_share(const PackedCodebook& codebook, int64_t blocks, int threads
 
 void force_method(Method method) { forced = method; }
 
+const SplitCodebook* useful_split(const PackedCodebook& codebook, const NearestKernel& kernel) {
+  return choose_split(codebook, kernel, forced, split_cost(codebook) < float_cost(codebook));
+}
+
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
                 const NearestKernel& kernel, const float* rows) {
   const IeeeArithmetic ieee;
@@ -210,15 +254,19 @@ int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes,
   const double products = static_cast<double>(x.rows) * codebook.dim * codebook.size;
   threads = static_cast<int>(std::clamp(products / kProductsPerThread, 1.0, double(threads)));
   const Blocking blocking(codebook, x.rows, kernel.rows, threads);
-  const Tree* tree = choose_tree(lookup, method, blocking);
-  const std::unique_ptr<Filter> filter = tree ? nullptr : make_filter(lookup, method);
-  const Plan plan{lookup, blocking, tree, filter.get(), method == Method::filter,
+  const Costs costs(lookup);
+  const Tree* tree = choose_tree(lookup, method, blocking, costs);
+  const std::unique_ptr<Filter> filter = tree ? nullptr : make_filter(lookup, method, costs);
+  const SplitCodebook* split =
+      tree ? nullptr : choose_split(codebook, kernel, method, costs.split < costs.plain);
+  const Plan plan{lookup, blocking, tree, filter.get(), split,
+                  0.5 * (1 - costs.split / costs.plain), method != Method::automatic,
                   choose_share(codebook, tree ? 0 : blocking.blocks, threads)};
   const int64_t shares = (codebook.tiles + plan.share_tiles - 1) / plan.share_tiles;
   std::deque<SharedBlock> shared;
   for (int64_t block = 0; shares > 1 && block < blocking.blocks; ++block)
     shared.emplace_back(blocking.row_count(block), shares);
-  Trial trial;
+  Trials trials;
   std::atomic<int64_t> next{0};
   std::mutex lock;
   int64_t first_bad_row = -1;
@@ -227,7 +275,7 @@ int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes,
     for (int64_t task; (task = next++) < blocking.blocks * shares;) {
       const int64_t block = task / shares;
       if (shares == 1) {
-        searches.search(block, trial);
+        searches.search(block, trials);
         continue;
       }
       const int32_t begin = static_cast<int32_t>(task % shares) * plan.share_tiles;

@@ -16,6 +16,7 @@
 
 #include "cpu/buffer.h"
 #include "cpu/filter.h"
+#include "cpu/split.h"
 #include "cpu/tree.h"
 #include "common/dtype.h"
 #include "cpu/nearest_kernel.h"
@@ -37,10 +38,12 @@ struct PackedCodebook {
                                  // exists, is finite and unlike all codes before it
   std::vector<int32_t> next_equal;  // [size] the next code equal to each, or -1; empty if none is
   int64_t first_bad_code = -1;   // the first with a NaN or Inf
+  double largest_squared_norm = 0;  // of usable codes
   ErrorBound bound;
 
   // Made when first asked for.
   const ByteCodebook& bytes() const;
+  const SplitCodebook& split() const;
   const Tree& tree() const;
   const float* rows() const;  // [size][dim]
 
@@ -55,15 +58,25 @@ struct PackedCodebook {
   mutable std::unique_ptr<Tree> tree_;
   mutable std::once_flag bytes_once_;
   mutable std::unique_ptr<ByteCodebook> bytes_;
+  mutable std::once_flag split_once_;
+  mutable std::unique_ptr<SplitCodebook> split_;
   mutable std::once_flag rows_once_;
   mutable Buffer<float> rows_;
 };
 
+// For kernels.
+inline MarginTerms terms_of(const ErrorBound& b) {
+  return {b.per_norm, b.per_squared_norm, b.constant, b.squared_norm_limit};
+}
+
 // How codes are found: this affects time alone. A method that cannot be used gives way to float32.
-enum class Method : int { automatic = 0, float32 = 1, filter = 2, tree = 3 };
+enum class Method : int { automatic = 0, float32 = 1, filter = 2, tree = 3, split = 4 };
 
 // For tests and benchmarks: what all lookups of this process use from now on.
 void force_method(Method method);
+
+// The split codebook if scoring all codes is faster by it, or null.
+const SplitCodebook* useful_split(const PackedCodebook& codebook, const NearestKernel& kernel);
 
 // Writes one code per row of x; returns the first row with a NaN or Inf, or -1. `rows` are what was
 // packed, float32 [size][dim], if the caller has that: a copy is made and kept otherwise.

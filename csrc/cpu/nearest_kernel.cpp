@@ -4,6 +4,7 @@
 #include "cpu/digest_kernel.h"
 #include "cpu/filter_kernel.h"
 #include "cpu/simd.h"
+#include "cpu/split_kernel.h"
 #include "cpu/tile_scores.h"
 #include "cpu/tree_kernel.h"
 
@@ -249,6 +250,11 @@ extern const NearestKernel VQTOK_TABLE(nearest_kernel) = {
     &VQTOK_TABLE(digest_kernel), &VQTOK_TABLE(tree_kernel),
 #if defined(__AVX512VNNI__)
     &VQTOK_TABLE(filter_kernel),
+#else
+    nullptr,
+#endif
+#if defined(__AMX_BF16__)
+    &VQTOK_TABLE(split_kernel),
 #else
     nullptr,
 #endif

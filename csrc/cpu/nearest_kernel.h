@@ -22,7 +22,7 @@ struct TileHit {
   int32_t row, tile;
 };
 
-// What makes float32 scores trustworthy (see error_bound.h): float32 only, to be used by any kernel.
+// What makes scores trustworthy (see error_bound.h): float32 only, to be used by any kernel.
 struct MarginTerms {
   float per_norm, per_squared_norm, constant, squared_norm_limit;
 };
@@ -44,6 +44,7 @@ struct PanelScan {
 
 struct DigestKernel;
 struct FilterKernel;
+struct SplitKernel;
 struct TreeKernel;
 
 struct NearestKernel {
@@ -85,6 +86,7 @@ struct NearestKernel {
   const DigestKernel* digest;
   const TreeKernel* tree;
   const FilterKernel* filter;  // null if the instruction set has none
+  const SplitKernel* split;    // null if the instruction set has none
 };
 
 extern const NearestKernel nearest_kernel_baseline;

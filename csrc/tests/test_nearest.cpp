@@ -9,7 +9,7 @@
 namespace vqtok {
 namespace {
 
-constexpr int kMethods = 4;
+constexpr int kMethods = 5;
 
 template <class T> std::vector<int64_t> definition(const Problem<T>& p, DType dtype) {
   std::vector<int64_t> codes(p.rows);

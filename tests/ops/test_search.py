@@ -27,10 +27,15 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@pytest.fixture(params=native.supported_isas() or ["reference"])
+WAYS = [(isa, "auto") for isa in native.supported_isas() or ["reference"]]
+WAYS += [("amx", method) for method in ("float32", "split") if ("amx", "auto") in WAYS]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    with native.force_isa(request.param):
-        yield request.param
+    name, method = request.param
+    with native.force_isa(name), native.force_method(method):
+        yield name
 
 
 def distances(row: list[float], table: list[list[float]]) -> list[float]:
