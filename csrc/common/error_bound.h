@@ -38,10 +38,13 @@ VQTOK_BOTH inline float round_up(double v) {
 // for their own rounding and that of the comparison (two more u32 of the score).
 //
 // `roundings` stands for the D+4 of 1 where scores are computed otherwise, with 4 more for the float64
-// inputs and the comparison; `tiny` is 2^-149, or larger where subnormals may be flushed to zero.
+// inputs and the comparison: never less than D + 8, for codes that are left are scored by float32 sums
+// and compared with the same margin. `tiny` is 2^-149, or larger where subnormals may be flushed to
+// zero.
 VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm, double roundings,
                                          double tiny) {
   constexpr double u32 = 0x1p-24, u64 = 0x1p-53;
+  roundings = fmax(roundings, dim + 8.0);
   const double largest_norm = sqrt(largest_squared_norm);
   const double half = 0.5 * largest_squared_norm;
   const double relative = roundings * u32;
@@ -58,7 +61,7 @@ VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm, d
 }
 
 VQTOK_BOTH inline ErrorBound error_bound(int dim, double largest_squared_norm) {
-  return error_bound(dim, largest_squared_norm, dim + 8, 0x1p-149);
+  return error_bound(dim, largest_squared_norm, 0, 0x1p-149);
 }
 
 }  // namespace vqtok

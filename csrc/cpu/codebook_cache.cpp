@@ -14,7 +14,7 @@ namespace vqtok {
 namespace {
 
 constexpr size_t kMostEntries = 64;
-constexpr int64_t kMostBytes = 512 << 20;  // the 32 codebooks of Mimi count as 400 MB
+constexpr int64_t kMostBytes = 512 << 20;  // the 32 codebooks of Mimi count as 360 MB
 
 int64_t element_bytes(DType dtype) {
   return with_type(dtype, [](auto type) { return int64_t{sizeof(type)}; });
@@ -60,11 +60,12 @@ struct Entry {
            packed->size == other.packed->size && packed->dim == other.packed->dim;
   }
 
-  int64_t bytes() const { return bytes_for(packed->size * packed->dim, dtype, pack); }
+  int64_t bytes() const { return bytes_for(packed->size, packed->dim, dtype, pack); }
 
   // At most: all that the packed form may come to hold.
-  static int64_t bytes_for(int64_t elements, DType dtype, Pack pack) {
-    return elements * (pack == pack_as_is && dtype != DType::f64 ? 24 : 40);
+  static int64_t bytes_for(int64_t codes, int64_t dim, DType dtype, Pack pack) {
+    const int64_t element = pack == pack_as_is && dtype != DType::f64 ? 17 : 25;
+    return codes * (dim * element + split_layout(dim).words * int64_t{sizeof(uint32_t)} + 64);
   }
 
   const void* address;
@@ -108,7 +109,7 @@ void keep(const Shared& entry) {
 
 std::shared_ptr<const PackedCodebook> find_or_pack(const Matrix& codebook, Pack pack, int threads,
                                                    const DigestKernel& kernel) {
-  if (Entry::bytes_for(codebook.rows * codebook.dim, codebook.dtype, pack) > kMostBytes)
+  if (Entry::bytes_for(codebook.rows, codebook.dim, codebook.dtype, pack) > kMostBytes)
     return pack(codebook, threads);
   const Digest contents = digest_of(codebook, kernel);
   Shared entry;

@@ -41,7 +41,7 @@ FloatSearch::FloatSearch(const Lookup& lookup, const Blocking& blocking,
                          const SplitCodebook* split, ExactSearch& exact)
     : lookup_(lookup), blocking_(blocking), split_(split), exact_(exact),
       panel_size_(lookup.codebook.dim * blocking.panel_rows),
-      split_size_(split ? split->pairs() * blocking.panel_rows : 0),
+      split_size_(split ? split->layout().words * blocking.panel_rows : 0),
       rows_(lookup.x, blocking.panels * blocking.panel_rows),
       panels_((split ? 1 : blocking.panels) * panel_size_),
       split_panels_(blocking.panels * split_size_),
@@ -72,7 +72,7 @@ void FloatSearch::pack(int64_t panel, int count) {
   const int rows = blocking_.panel_rows, dim = lookup_.dim();
   float *margins = &margins_[panel * rows], *values = &panels_[split_ ? 0 : panel * panel_size_];
   kernel.pack(rows_.panel(panel * rows, count), dim, values, margins);
-  if (split_) kernel.split->split(values, dim, split_->pairs(), &split_panels_[panel * split_size_]);
+  if (split_) kernel.split->split(split_->layout(), values, &split_panels_[panel * split_size_]);
   kernel.margins(margins, split_ ? terms_of(split_->bound()) : lookup_.margin_terms(), margins);
 }
 

@@ -62,13 +62,13 @@ class FloatSearch {
   FloatSearch(const Lookup& lookup, const Blocking& blocking, const SplitCodebook* split,
               ExactSearch& exact);
 
-  // Decides the rows of a block; returns how many of them need another scan.
+  // Decides the rows of a block; returns how many of them it had to leave for another scan.
   int64_t search(int64_t block) {
     scan(block, 0, tiles());
     return settle(block);
   }
 
-  // The two halves of it, the first for some of the tiles, from a multiple of 4 on.
+  // The two halves of it, the first for some of the tiles, from a multiple of kSplitTiles on.
   void scan(int64_t block, int32_t begin, int32_t end);
   int64_t settle(int64_t block);
 

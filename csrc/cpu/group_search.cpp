@@ -70,7 +70,7 @@ void GroupSearch::search(const PackedCodebook& codebook, Groups groups, int64_t 
   const int64_t panels = (groups.count * groups.members + kernel_.rows - 1) / kernel_.rows;
   // with fewer tiles than are kept, all are looked into
   const int tops = static_cast<int>(std::min<int64_t>(keep, codebook.tiles + 1));
-  const SplitCodebook* split = useful_split(codebook, kernel_);
+  const SplitCodebook* split = useful_split(codebook, groups.count * groups.members, kernel_);
   tiles_ = split ? split->tiles() : codebook.tiles;
   pack(codebook, split, groups);
   scan(codebook, split, panels, tops);
@@ -83,7 +83,7 @@ void GroupSearch::pack(const PackedCodebook& codebook, const SplitCodebook* spli
   const int64_t panels = (rows + kernel_.rows - 1) / kernel_.rows;
   values_.resize(rows * dim);
   panels_.resize((split ? 1 : panels) * kernel_.rows * dim);
-  split_panels_.resize(split ? panels * kernel_.rows * split->pairs() : 0);
+  split_panels_.resize(split ? panels * kernel_.rows * split->layout().words : 0);
   margins_.resize(panels * kernel_.rows);
   members_.resize(rows);
   for (int64_t r = 0; r < rows; ++r) {
@@ -101,8 +101,7 @@ void GroupSearch::pack(const PackedCodebook& codebook, const SplitCodebook* spli
     kernel_.pack({&values_[first * dim], dim, count}, static_cast<int>(dim), panel,
                  &margins_[first]);
     if (split)
-      kernel_.split->split(panel, static_cast<int>(dim), split->pairs(),
-                           &split_panels_[first * split->pairs()]);
+      kernel_.split->split(split->layout(), panel, &split_panels_[first * split->layout().words]);
     kernel_.margins(&margins_[first], terms, &margins_[first]);
     for (int64_t r = first; r < first + count; ++r)  // |x|^2 is rounded, too
       members_[r].error =
@@ -125,7 +124,7 @@ void GroupSearch::scan(const PackedCodebook& codebook, const SplitCodebook* spli
       float* highest = &tops_[p * tops * kernel_.rows];
       if (split)
         kernel_.split->scan_tops(split->codes(), t, end,
-                                 &split_panels_[p * kernel_.rows * split->pairs()], tops, maxima,
+                                 &split_panels_[p * kernel_.rows * split->layout().words], tops, maxima,
                                  highest);
       else
         kernel_.scan_tops({codebook.values.data(), codebook.offsets.data(), dim, t, end},

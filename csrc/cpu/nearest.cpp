@@ -53,13 +53,17 @@ float usual_size(const Matrix& x) {
   return largest;
 }
 
-// Roughly, in cycles of a row with vectors of 512 bits: each method.
-double float_cost(const PackedCodebook& c) { return 1.3 * double(c.size) * double(c.dim) / 32; }
-double filter_cost(const PackedCodebook& c) {
-  return 320 + double(c.size) * (0.2 + double(c.dim) / 240);
+// Roughly, in cycles of a row with vectors of 512 bits: each method, and what making a table for it
+// adds, shared by the rows that the codebook has met.
+double making(const PackedCodebook& c, double cycles, int64_t seen) {
+  return cycles * double(c.size) * double(c.dim) / double(seen + 1);
 }
-double split_cost(const PackedCodebook& c) {
-  return 60 + double(c.size) * (0.09 + SplitCodebook::pairs_of(c.dim) / 128.0);
+double float_cost(const PackedCodebook& c) { return 1.3 * double(c.size) * double(c.dim) / 32; }
+double filter_cost(const PackedCodebook& c, int64_t seen) {
+  return 320 + double(c.size) * (0.2 + double(c.dim) / 240) + making(c, 20, seen);
+}
+double split_cost(const PackedCodebook& c, int64_t seen) {
+  return 60 + double(c.size) * (0.09 + 0.1 * split_layout(c.dim).steps) + making(c, 10, seen);
 }
 double tree_cost(const Tree& tree, int dim, double visited) {
   return 250 + 0.36 * tree.boxes() * dim + visited * (45 + 5 * dim);
@@ -69,21 +73,18 @@ double tree_cost(const Tree& tree, int dim, double visited) {
 struct Costs {
   double plain, split = INFINITY, filter = INFINITY;
 
-  explicit Costs(const Lookup& lookup) : plain(float_cost(lookup.codebook)) {
+  Costs(const Lookup& lookup, int64_t seen) : plain(float_cost(lookup.codebook)) {
     // a row that is left open takes a panel to itself if there are few
     const double alone = 0.5 * lookup.kernel.rows * plain / double(lookup.x.rows + 1);
-    if (lookup.kernel.split) split = split_cost(lookup.codebook) + alone;
-    if (lookup.kernel.filter) filter = filter_cost(lookup.codebook);
+    if (lookup.kernel.split) split = split_cost(lookup.codebook, seen) + alone;
+    if (lookup.kernel.filter) filter = filter_cost(lookup.codebook, seen);
   }
 
   double least() const { return std::min({plain, split, filter}); }
 };
 
-// The split codebook if it may be used and `faster`, or is asked for; or null.
-const SplitCodebook* choose_split(const PackedCodebook& codebook, const NearestKernel& kernel,
-                                  Method method, bool faster) {
-  const bool wanted = method == Method::split || (method == Method::automatic && faster);
-  return wanted && kernel.split ? &codebook.split() : nullptr;
+bool use_split(const NearestKernel& kernel, Method method, bool faster) {
+  return kernel.split && (method == Method::split || (method == Method::automatic && faster));
 }
 
 // The filter if it can be used for this lookup, or null.
@@ -98,19 +99,20 @@ std::unique_ptr<Filter> make_filter(const Lookup& lookup, Method method, const C
 
 // Whether it may be worth while to make a tree, or to try the one that there is: making it takes as
 // long as looking up about 300 * depth rows.
-bool suits_tree(const Lookup& lookup) {
+bool suits_tree(const Lookup& lookup, int64_t seen) {
   const PackedCodebook& codebook = lookup.codebook;
   if (codebook.dim > 32 || codebook.size * codebook.dim < 1 << 13) return false;
   const double depth = log2(double(codebook.size) / kBoxCodes);
-  const int64_t rows = lookup.x.rows, before = codebook.rows_seen.fetch_add(rows);
+  const int64_t rows = lookup.x.rows, before = seen - rows;
   return double(before) > 300 * depth || double(rows) > 6000 * depth;
 }
 
 // The tree if it is to be used for this lookup, or null: depends on how many boxes a few rows visit.
 const Tree* choose_tree(const Lookup& lookup, Method method, const Blocking& blocking,
-                        const Costs& costs) {
+                        const Costs& costs, int64_t seen) {
   if (lookup.x.rows == 0) return nullptr;
-  if (method != Method::tree && (method != Method::automatic || !suits_tree(lookup))) return nullptr;
+  if (method != Method::tree && (method != Method::automatic || !suits_tree(lookup, seen)))
+    return nullptr;
   const Tree& tree = lookup.codebook.tree();
   if (tree.boxes() == 0 || method == Method::tree) return tree.boxes() ? &tree : nullptr;
   ExactSearch exact(lookup);
@@ -129,8 +131,8 @@ struct Plan {
   const Blocking& blocking;
   const Tree* tree;
   const Filter* filter;
-  const SplitCodebook* split;
-  double most_open;     // share of rows that may need another scan before split values don't pay
+  bool split;           // rather than float32, where neither of these is used
+  double most_open;     // share of rows that may need another scan before that does not pay
   bool insist;          // on the filter or the split codebook
   int32_t share_tiles;  // of the codebook, that a thread takes at a time
 };
@@ -190,7 +192,7 @@ class Searches {
   }
 
   FloatSearch& plain() { return made(plain_, nullptr); }
-  FloatSearch& split() { return made(split_, plan_.split); }
+  FloatSearch& split() { return made(split_, &plan_.lookup.codebook.split()); }
   FloatSearch& dense() { return plan_.split ? split() : plain(); }
 
   const Plan& plan_;
@@ -242,8 +244,10 @@ int32_t choose_share(const PackedCodebook& codebook, int64_t blocks, int threads
 
 void force_method(Method method) { forced = method; }
 
-const SplitCodebook* useful_split(const PackedCodebook& codebook, const NearestKernel& kernel) {
-  return choose_split(codebook, kernel, forced, split_cost(codebook) < float_cost(codebook));
+const SplitCodebook* useful_split(const PackedCodebook& codebook, int64_t rows,
+                                  const NearestKernel& kernel) {
+  const bool faster = split_cost(codebook, codebook.count_rows(rows)) < float_cost(codebook);
+  return use_split(kernel, forced, faster) ? &codebook.split() : nullptr;
 }
 
 int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes, int threads,
@@ -254,12 +258,12 @@ int64_t nearest(const PackedCodebook& codebook, const Matrix& x, int64_t* codes,
   const double products = static_cast<double>(x.rows) * codebook.dim * codebook.size;
   threads = static_cast<int>(std::clamp(products / kProductsPerThread, 1.0, double(threads)));
   const Blocking blocking(codebook, x.rows, kernel.rows, threads);
-  const Costs costs(lookup);
-  const Tree* tree = choose_tree(lookup, method, blocking, costs);
+  const int64_t seen = codebook.count_rows(x.rows);
+  const Costs costs(lookup, seen);
+  const Tree* tree = choose_tree(lookup, method, blocking, costs, seen);
   const std::unique_ptr<Filter> filter = tree ? nullptr : make_filter(lookup, method, costs);
-  const SplitCodebook* split =
-      tree ? nullptr : choose_split(codebook, kernel, method, costs.split < costs.plain);
-  const Plan plan{lookup, blocking, tree, filter.get(), split,
+  const Plan plan{lookup, blocking, tree, filter.get(),
+                  use_split(kernel, method, costs.split < costs.plain),
                   0.5 * (1 - costs.split / costs.plain), method != Method::automatic,
                   choose_share(codebook, tree ? 0 : blocking.blocks, threads)};
   const int64_t shares = (codebook.tiles + plan.share_tiles - 1) / plan.share_tiles;

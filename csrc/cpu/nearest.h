@@ -47,13 +47,15 @@ struct PackedCodebook {
   const Tree& tree() const;
   const float* rows() const;  // [size][dim]
 
-  // Rows looked up so far: whether making these is worth while.
-  mutable std::atomic<int64_t> rows_seen{0};
+  // Rows looked up so far: whether making these is worth while. Returns how many there are with those
+  // of a new lookup.
+  int64_t count_rows(int64_t rows) const { return rows_seen_.fetch_add(rows) + rows; }
 
  private:
   bool equal(int64_t a, int64_t b) const;
   void drop_duplicates(const uint64_t* hashes);
 
+  mutable std::atomic<int64_t> rows_seen_{0};
   mutable std::once_flag tree_once_;
   mutable std::unique_ptr<Tree> tree_;
   mutable std::once_flag bytes_once_;
@@ -75,8 +77,9 @@ enum class Method : int { automatic = 0, float32 = 1, filter = 2, tree = 3, spli
 // For tests and benchmarks: what all lookups of this process use from now on.
 void force_method(Method method);
 
-// The split codebook if scoring all codes is faster by it, or null.
-const SplitCodebook* useful_split(const PackedCodebook& codebook, const NearestKernel& kernel);
+// The split codebook if scoring all codes for some rows is faster by it, or null.
+const SplitCodebook* useful_split(const PackedCodebook& codebook, int64_t rows,
+                                  const NearestKernel& kernel);
 
 // Writes one code per row of x; returns the first row with a NaN or Inf, or -1. `rows` are what was
 // packed, float32 [size][dim], if the caller has that: a copy is made and kept otherwise.

@@ -7,11 +7,13 @@
 
 namespace {
 
+using vqtok::kNarrowDim;
 using vqtok::kSplitTiles;
 using vqtok::kTile;
 using vqtok::PanelScan;
 using vqtok::SplitCodes;
 using vqtok::SplitKernel;
+using vqtok::SplitLayout;
 
 constexpr int kRowVectors = 2, kRows = kRowVectors * kLanes;
 constexpr int kSplitCodes = kSplitTiles * kTile;
@@ -33,25 +35,34 @@ inline __m512i pair(__m512i first, __m512i second) {
   return _mm512_or_si512(_mm512_srli_epi32(first, 16), second);
 }
 
-void split(const float* panel, int dim, int pairs, uint32_t* split) {
-  const int both = dim, ones = both + (dim + 1) / 2;
-  for (int r = 0; r < kRows; r += kLanes) {
-    const auto put = [&](int at, __m512i words) {
-      _mm512_storeu_si512(split + at * kRows + r, words);
-    };
-    __m512i before = _mm512_setzero_si512();
-    for (int d = 0; d < dim; ++d) {
-      const VecF v = load(panel + d * kRows + r);
-      const __m512i high = high_part(v);
-      put(d, pair(high, high_part(minus(v, high))));
-      if (d % 2) put(both + d / 2, pair(before, high));
-      before = high;
-    }
-    if (dim % 2) put(both + dim / 2, pair(before, _mm512_setzero_si512()));
-    put(ones, _mm512_set1_epi32(0x3f803f80));
-    put(ones + 1, _mm512_set1_epi32(0x3f80));
-    for (int at = ones + 2; at < pairs; ++at) put(at, _mm512_setzero_si512());
+void split(SplitLayout layout, const float* panel, uint32_t* split) {
+  const int dim = layout.dim;
+  const bool narrow = dim <= kNarrowDim;
+  const int ones = dim + (dim + 1) / 2;
+  memset(split, 0, static_cast<size_t>(layout.words) * kRows * sizeof *split);
+  for (int r = 0; r < kRows && narrow; r += kLanes) {
+    _mm512_storeu_si512(split + ones * kRows + r, _mm512_set1_epi32(0x3f803f80));
+    _mm512_storeu_si512(split + (ones + 1) * kRows + r, _mm512_set1_epi32(0x3f80));
   }
+  for (int r = 0; r < kRows; r += kLanes)
+    for (int d = 0; d < dim; d += 2) {
+      const VecF a = load(panel + d * kRows + r);
+      const VecF b = d + 1 < dim ? load(panel + (d + 1) * kRows + r) : splat(0.0f);
+      const __m512i a_high = high_part(a), b_high = high_part(b);
+      const __m512i a_middle = high_part(minus(a, a_high)), b_middle = high_part(minus(b, b_high));
+      const auto put = [&](int word, __m512i v) {
+        _mm512_storeu_si512(split + word * kRows + r, v);
+      };
+      if (narrow) {
+        put(d, pair(a_high, a_middle));
+        if (d + 1 < dim) put(d + 1, pair(b_high, b_middle));
+        put(dim + d / 2, pair(a_high, b_high));
+      } else {
+        const int word = d / 32 * 32 + d % 32 / 2;
+        put(word, pair(a_high, b_high));
+        put(word + 16, pair(a_middle, b_middle));
+      }
+    }
 }
 
 struct TileShapes {
@@ -60,84 +71,119 @@ struct TileShapes {
   uint8_t rows[16];
 };
 
-// Registers: 0-3 scores [16 codes][16 rows], 4-5 codes [16][chunk], 6-7 rows [chunk][16].
-void set_tile_shapes(int chunk) {
+// Registers: 0-3 scores [16 codes][16 rows], 4-5 codes [16][step], 6-7 rows [step][16].
+void set_tile_shapes(int step) {
   alignas(64) TileShapes shapes = {};
   shapes.palette = 1;
   for (int i = 0; i < 8; ++i) {
-    shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? chunk * 4 : 64);
-    shapes.rows[i] = static_cast<uint8_t>(i >= 6 ? chunk : 16);
+    shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? step * 4 : 64);
+    shapes.rows[i] = static_cast<uint8_t>(i >= 6 ? step : 16);
   }
   asm volatile("ldtilecfg %0" : : "m"(shapes));  // GCC's intrinsic says it reads 8 bytes
 }
 
-// Hands the maxima of tiles to take(tile, first row, maxima), by their scores.
-template <class Take> inline void reduce(const float* scores, int32_t first_tile, Take& take) {
-  UNROLL for (int t = 0; t < kSplitTiles; ++t)
-    UNROLL for (int r = 0; r < kRows; r += kLanes) {
-      const float* here = scores + t * kTile * kRows + r;
-      VecF even = load(here), odd = load(here + kRows);
-      UNROLL for (int c = 2; c < kTile; c += 2) {
-        even = max(even, load(here + c * kRows));
-        odd = max(odd, load(here + (c + 1) * kRows));
-      }
-      take(first_tile + t, r, max(even, odd));
+// Hands the maxima of a tile to take(tile, first row, maxima).
+template <bool kAddOffsets, class Take>
+inline void reduce(const float* products, const float* offsets, int32_t tile, Take& take) {
+  UNROLL for (int r = 0; r < kRows; r += kLanes) {
+    VecF most[2];
+    UNROLL for (int c = 0; c < kTile; ++c) {
+      VecF score = load(products + c * kRows + r);
+      if (kAddOffsets) score = _mm512_add_ps(score, splat(offsets[c]));
+      most[c % 2] = c < 2 ? score : max(most[c % 2], score);
     }
+    take(tile, r, max(most[0], most[1]));
+  }
 }
 
-// Registers of rows stay where they are if there is one chunk alone.
-template <bool kOneChunk, class Take>
-inline void scan_chunks(SplitCodes codes, int32_t begin, int32_t end, const uint32_t* panel,
-                        Take& take) {
+inline void multiply() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
+enum class Layout { one_step, narrow, wide };
+
+template <Layout kLayout, class Take>
+inline void scan_as(SplitCodes codes, int32_t begin, int32_t end, const uint32_t* panel,
+                    Take& take) {
   constexpr int kStride = kRows * sizeof(float);
-  alignas(64) float scores[kSplitCodes * kRows];
-  set_tile_shapes(codes.chunk);
-  const int64_t stride = codes.pairs * int64_t{sizeof(uint32_t)};
-  const int pairs = kOneChunk ? codes.chunk : codes.pairs;
-  const uint32_t* values = codes.values + int64_t{begin} * kTile * pairs;
-  const int blocks = (end - begin) / kSplitTiles;
-  if (kOneChunk) {
-    _tile_loadd(6, panel, kStride);
-    _tile_loadd(7, panel + kLanes, kStride);
-  }
-  for (int i = 0; i <= blocks; ++i) {
-    if (i < blocks) {
-      const uint32_t *low = values + i * int64_t{kSplitCodes} * pairs, *high = low + 16 * pairs;
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
-      for (int at = 0; at < pairs; at += codes.chunk) {
-        _tile_loadd(4, low + at, stride);
-        if (!kOneChunk) {
-          _tile_loadd(6, panel + at * kRows, kStride);
-          _tile_loadd(7, panel + at * kRows + kLanes, kStride);
-        }
-        _tile_loadd(5, high + at, stride);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+  constexpr bool kWide = kLayout == Layout::wide;
+  constexpr int kTogether = kLayout == Layout::one_step ? kSplitTiles : 1;
+  alignas(64) float products[kSplitCodes * kRows];
+  const int words = codes.layout.words, step = words < 16 ? words : 16;
+  const int steps = kLayout == Layout::one_step ? 1 : codes.layout.steps;
+  const int64_t stride = words * int64_t{sizeof(uint32_t)};
+  const uint32_t* block = codes.values + int64_t{begin} * kTile * words;
+  set_tile_shapes(step);
+  const auto load_codes = [&](int at) __attribute__((always_inline)) {
+    _tile_loadd(4, block + at, stride);
+    _tile_loadd(5, block + 16 * words + at, stride);
+  };
+  const auto load_rows = [&](int at) __attribute__((always_inline)) {
+    _tile_loadd(6, panel + at * kRows, kStride);
+    _tile_loadd(7, panel + at * kRows + kLanes, kStride);
+  };
+  // The tiles of the block before are looked at while this one is being multiplied; and before its
+  // products are stored, for loads that seem to touch stores before them would wait.
+  int32_t looked_at = begin;
+  const auto reduce_until = [&](int32_t tile) __attribute__((always_inline)) {
+    for (; looked_at < tile; looked_at += kTogether)
+      UNROLL for (int i = 0; i < kTogether; ++i)
+          reduce<kWide>(products + (looked_at % kSplitTiles + i) * kTile * kRows,
+                        codes.offsets + int64_t{looked_at + i} * kTile, looked_at + i, take);
+  };
+  if (kLayout == Layout::one_step) load_rows(0);
+  for (int32_t t = begin; t < end; t += kSplitTiles, block += kSplitCodes * words) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    int done = 0;
+    const auto multiply = [&]() __attribute__((always_inline)) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+      ++done;
+      if (t > begin) reduce_until(t - kSplitTiles + done * kSplitTiles / steps);
+    };
+    if (kLayout == Layout::one_step) {
+      load_codes(0);
+      multiply();
+    }
+    if (kLayout == Layout::narrow)
+      for (int at = 0; at < words; at += 16) {
+        load_codes(at);
+        load_rows(at);
+        multiply();
       }
-    }
-    // The block before, while this one is being multiplied; and before its scores are stored, for
-    // loads that seem to touch stores before them would wait.
-    if (i > 0) reduce(scores, begin + (i - 1) * kSplitTiles, take);
-    if (i < blocks) {
-      _tile_stored(0, scores, kStride);
-      _tile_stored(1, scores + kLanes, kStride);
-      _tile_stored(2, scores + 16 * kRows, kStride);
-      _tile_stored(3, scores + 16 * kRows + kLanes, kStride);
-    }
+    if (kWide)
+      for (int at = 0; at < words; at += 32) {
+        load_codes(at);
+        load_rows(at);
+        multiply();
+        load_codes(at + 16);
+        multiply();
+        load_rows(at + 16);
+        multiply();
+      }
+    _tile_stored(0, products, kStride);
+    _tile_stored(1, products + kLanes, kStride);
+    _tile_stored(2, products + 16 * kRows, kStride);
+    _tile_stored(3, products + 16 * kRows + kLanes, kStride);
   }
   _tile_release();
+  reduce_until(end);
 }
 
 template <class Take>
 inline void scan_with(SplitCodes codes, int32_t begin, int32_t end, const uint32_t* panel,
                       Take& take) {
-  if (codes.pairs == codes.chunk) return scan_chunks<true>(codes, begin, end, panel, take);
-  scan_chunks<false>(codes, begin, end, panel, take);
+  if (codes.layout.steps == 1) return scan_as<Layout::one_step>(codes, begin, end, panel, take);
+  if (codes.layout.dim <= kNarrowDim) return scan_as<Layout::narrow>(codes, begin, end, panel, take);
+  scan_as<Layout::wide>(codes, begin, end, panel, take);
 }
 
 struct TakeBest {

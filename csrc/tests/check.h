@@ -76,4 +76,19 @@ Problem<T> hard_problem(int64_t rows, int64_t size, int64_t dim, double scale, u
   return p;
 }
 
+// Code 5 is the nearest of all rows, by a hair, and the sum of its float32 products loses each of them
+// where they are added to its offset, always to the same side; those of code 40 cancel. Kernels that
+// compare float32 sums must allow for one rounding a dimension.
+inline Problem<float> one_sided_problem(int64_t dim) {
+  Problem<float> p{40, 64, dim, std::vector<float>(40 * dim), std::vector<float>(64 * dim)};
+  const float value = static_cast<float>(sqrt(2 * (1 + 0x1p-10) / double(dim)));
+  const double half = 0.5 * double(dim) * value * value;
+  const float other = static_cast<float>(sqrt(2 * (half - double(dim) * 0x1p-25) / double(dim)));
+  for (auto& v : p.x) v = static_cast<float>(0.4999 * 0x1p-23 / value);
+  for (int64_t k = 0; k < p.size; ++k)
+    for (int64_t d = 0; d < dim; ++d)
+      p.codebook[k * dim + d] = k == 5 ? value : k != 40 ? -value : d % 2 ? -other : other;
+  return p;
+}
+
 }  // namespace vqtok

@@ -60,6 +60,11 @@ void test_shapes() {
   }
 }
 
+void test_one_sided_rounding() {
+  for (int64_t dim : {64, 1024, 4096})
+    check_lookup(one_sided_problem(dim), DType::f32, "one-sided rounding");
+}
+
 Problem<float> gaussian(int64_t rows, int64_t size, int64_t dim) {
   std::mt19937 random(11);
   std::normal_distribution<float> normal;
@@ -192,6 +197,7 @@ int main() {
   vqtok::test_half_types();
   vqtok::test_scales();
   vqtok::test_tensor_errors();
+  vqtok::test_one_sided_rounding();
   vqtok::test_bad_values();
   vqtok::test_scan_decides_most_rows();
   return 0;

@@ -88,6 +88,11 @@ void test_equal_norms() {
   }
 }
 
+void test_one_sided_rounding() {
+  for (int64_t dim : {100, 1024, 4096})
+    check_lookup(one_sided_problem(dim), DType::f32, "one-sided rounding");
+}
+
 void test_bad_values() {
   auto p = hard_problem<float>(80, 50, 5, 1.0, 7);
   CHECK(check_lookup(p, DType::f32, "finite") == -1, "no bad row expected");
@@ -144,6 +149,7 @@ int main() {
   vqtok::test_scales();
   vqtok::test_mixed_scales();
   vqtok::test_equal_norms();
+  vqtok::test_one_sided_rounding();
   vqtok::test_bad_values();
   vqtok::test_all_codes_equal();
   return 0;
