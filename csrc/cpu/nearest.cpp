@@ -63,7 +63,8 @@ double filter_cost(const PackedCodebook& c, int64_t seen) {
   return 320 + double(c.size) * (0.2 + double(c.dim) / 240) + making(c, 20, seen);
 }
 double split_cost(const PackedCodebook& c, int64_t seen) {
-  return 60 + double(c.size) * (0.09 + 0.1 * split_layout(c.dim).steps) + making(c, 10, seen);
+  return 40 + 3.6 * double(c.dim) + double(c.size) * (0.085 + 0.1 * split_layout(c.dim).steps) +
+         making(c, 10, seen);
 }
 double tree_cost(const Tree& tree, int dim, double visited) {
   return 250 + 0.36 * tree.boxes() * dim + visited * (45 + 5 * dim);
@@ -75,7 +76,7 @@ struct Costs {
 
   Costs(const Lookup& lookup, int64_t seen) : plain(float_cost(lookup.codebook)) {
     // a row that is left open takes a panel to itself if there are few
-    const double alone = 0.5 * lookup.kernel.rows * plain / double(lookup.x.rows + 1);
+    const double alone = lookup.kernel.rows * plain / double(lookup.x.rows + 1);
     if (lookup.kernel.split) split = split_cost(lookup.codebook, seen) + alone;
     if (lookup.kernel.filter) filter = filter_cost(lookup.codebook, seen);
   }

@@ -13,15 +13,27 @@ typedef __m256 TileScores;
 static_assert(kTile == 8, "one 256-bit vector");
 
 inline TileScores score_tile(const float* values, const float* offsets, const float* row, int dim) {
+  const auto add = [&](int d, __m256 sum) __attribute__((always_inline)) {
+    return _mm256_fmadd_ps(_mm256_broadcast_ss(row + d), _mm256_loadu_ps(values + d * kTile), sum);
+  };
   __m256 even = _mm256_loadu_ps(offsets), odd = _mm256_setzero_ps();
   int d = 0;
-  for (; d + 2 <= dim; d += 2) {
-    const float* v = values + d * kTile;
-    even = _mm256_fmadd_ps(_mm256_broadcast_ss(row + d), _mm256_loadu_ps(v), even);
-    odd = _mm256_fmadd_ps(_mm256_broadcast_ss(row + d + 1), _mm256_loadu_ps(v + kTile), odd);
+  if (dim >= 16) {  // more sums at a time: one waits for itself
+    __m256 third = odd, fourth = odd;
+    for (; d + 4 <= dim; d += 4) {
+      even = add(d, even);
+      odd = add(d + 1, odd);
+      third = add(d + 2, third);
+      fourth = add(d + 3, fourth);
+    }
+    even = _mm256_add_ps(even, third);
+    odd = _mm256_add_ps(odd, fourth);
   }
-  if (d < dim)
-    even = _mm256_fmadd_ps(_mm256_broadcast_ss(row + d), _mm256_loadu_ps(values + d * kTile), even);
+  for (; d + 2 <= dim; d += 2) {
+    even = add(d, even);
+    odd = add(d + 1, odd);
+  }
+  if (d < dim) even = add(d, even);
   return _mm256_add_ps(even, odd);
 }
 
