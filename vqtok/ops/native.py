@@ -18,7 +18,8 @@ from types import ModuleType
 
 from vqtok.errors import UsageError
 
-METHODS = ("auto", "float32", "filter", "tree", "split")  # of the lookup; the codes never depend on it
+# Of the lookup; the codes never depend on it.
+METHODS = ("auto", "float32", "filter", "tree", "split")
 _forced_isa: str | None = None
 _forced_method = "auto"
 
