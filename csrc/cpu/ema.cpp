@@ -15,7 +15,7 @@ constexpr int64_t kChunk = 64;         // dimensions summed at a time
 constexpr int64_t kCheckedAtATime = 4096;
 constexpr int64_t kColumns = 8;                  // that threads do not share
 constexpr int64_t kElementsForTeam = 65536;      // fewer are not worth waking a thread for
-constexpr int64_t kMostBytesInOrder = 4 << 20;   // of sums in float64
+constexpr int64_t kMostBytesInOrder = 3 << 19;   // of sums in float64, in the second-level cache
 
 // Adds up rows of a half type, in their order.
 template <class T>
