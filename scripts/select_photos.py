@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 from vqtok.cli import exit_code
+from vqtok.cli.common import positive
 
 GPL_ONLY = {
     "GPL-2+ (demo photos)",
@@ -69,7 +70,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", metavar="CORPUS", type=Path)
-    parser.add_argument("--longest", type=int, metavar="N", help="reduce photos to N pixels")
+    parser.add_argument("--longest", type=positive, metavar="N", help="reduce photos to N pixels")
     args = parser.parse_args()
     paths = selected(args.corpus)
     if args.longest:

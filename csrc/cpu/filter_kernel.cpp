@@ -4,6 +4,9 @@
 #include <immintrin.h>
 
 #include "cpu/simd.h"
+#if defined(__AMX_INT8__)
+#include "cpu/amx.h"
+#endif
 
 namespace {
 
@@ -95,23 +98,6 @@ void round_rows(PanelRows rows, int dim, int depth, FilterTerms terms, uint8_t* 
 
 #if defined(__AMX_INT8__)
 
-struct TileShapes {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t bytes[16];
-  uint8_t rows[16];
-};
-
-// Registers: 0-3 sums [16 codes][16 rows], 4-5 codes [16][chunk bytes], 6-7 rows [chunk / 4][16][4].
-void set_tile_shapes(int chunk) {
-  alignas(64) TileShapes shapes = {};
-  shapes.palette = 1;
-  for (int i = 0; i < 8; ++i) {
-    shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? chunk : 64);
-    shapes.rows[i] = static_cast<uint8_t>(i >= 6 ? chunk / 4 : 16);
-  }
-  asm volatile("ldtilecfg %0" : : "m"(shapes));  // GCC's intrinsic says it reads 8 bytes
-}
-
 // Tile maxima of 32 codes from the sums of their products.
 inline void reduce(const int32_t* sums, const int32_t* starts, int32_t* maxima) {
   UNROLL for (int tile = 0; tile < 4; ++tile)
@@ -131,7 +117,7 @@ void scan_blocks(FilterCodes codes, int32_t begin, int32_t end, const uint8_t* p
                  int32_t* maxima) {
   constexpr int kStride = kFilterRows * sizeof(int32_t);
   alignas(64) int32_t ring[2][kFilterCodes * kFilterRows];
-  set_tile_shapes(codes.chunk);
+  set_tile_shapes(codes.chunk / 4);
   const int64_t depth = codes.depth;
   const int8_t* values = codes.values + begin * kTile * depth;
   const int32_t* starts = codes.starts + int64_t{begin} * kTile;

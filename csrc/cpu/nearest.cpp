@@ -163,7 +163,8 @@ class Searches {
     }
   }
 
-  // Some of the tiles for all rows of a block; false if the filter lets too many codes through.
+  // Some of the tiles for all rows of a block; false if the filter lets too many codes through. Here
+  // split values are used whatever they leave open, for all threads must use the same.
   bool scan(int64_t block, int32_t begin, int32_t end) {
     if (filtered_)
       return filtered_->scan(block, begin, std::min(end, filtered_->tiles()), plan_.insist);

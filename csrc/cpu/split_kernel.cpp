@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include "cpu/amx.h"
 #include "cpu/simd.h"
 
 namespace {
@@ -63,23 +64,6 @@ void split(SplitLayout layout, const float* panel, uint32_t* split) {
         put(word + 16, pair(a_middle, b_middle));
       }
     }
-}
-
-struct TileShapes {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t bytes[16];
-  uint8_t rows[16];
-};
-
-// Registers: 0-3 scores [16 codes][16 rows], 4-5 codes [16][step], 6-7 rows [step][16].
-void set_tile_shapes(int step) {
-  alignas(64) TileShapes shapes = {};
-  shapes.palette = 1;
-  for (int i = 0; i < 8; ++i) {
-    shapes.bytes[i] = static_cast<uint16_t>(i == 4 || i == 5 ? step * 4 : 64);
-    shapes.rows[i] = static_cast<uint8_t>(i >= 6 ? step : 16);
-  }
-  asm volatile("ldtilecfg %0" : : "m"(shapes));  // GCC's intrinsic says it reads 8 bytes
 }
 
 // Hands the maxima of a tile to take(tile, first row, maxima).
