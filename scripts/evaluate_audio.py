@@ -16,6 +16,7 @@ where its Debian package is installed.
 
     python scripts/evaluate_audio.py audio DEV_SPEECH --speech
     python scripts/evaluate_audio.py runs/audio DEV_MUSIC --codebooks 8 --no-baselines --json
+    python scripts/evaluate_audio.py audio DEV_MUSIC --no-baselines --rate-weights 0 0.3 1
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +101,14 @@ def evaluate(
     *,
     speech: bool,
     limit: int | None = None,
+    rate_weights: Sequence[float] = (0.0,),
 ) -> list[dict[str, Any]]:
-    """The tokenizer's figures with each number of codebooks; 0 stands for no quantization."""
+    """The tokenizer's figures with each number of codebooks; 0 stands for no quantization.
+
+    With each rate weight, too: see :meth:`AudioTokenizer.encode`.
+    """
     rows = []
-    for used in rates:
+    for used, weight in product(rates, rate_weights):
         scores, samples = Scores(tokenizer.sample_rate, speech), []
         seconds = {"audio": 0.0, "encode": 0.0, "decode": 0.0}
         for wave in sounds(data, tokenizer.sample_rate, limit):
@@ -111,7 +117,9 @@ def evaluate(
                 scores.add(unquantized(tokenizer, wave), wave)
                 continue
             started = time.perf_counter()
-            codes = tokenizer.encode(torch.from_numpy(wave)[None, None], num_codebooks=used)
+            codes = tokenizer.encode(
+                torch.from_numpy(wave)[None, None], num_codebooks=used, rate_weight=weight
+            )
             seconds["encode"] += time.perf_counter() - started
             started = time.perf_counter()
             scores.add(tokenizer.decode(codes, len(wave))[0, 0].numpy(), wave)
@@ -122,7 +130,8 @@ def evaluate(
         if used:
             kbits = payload_bits(tokenizer, samples, used) / seconds["audio"] / 1000
             row |= {
-                "codec": f"{tokenizer.name}, {used} of {tokenizer.num_codebooks}",
+                "codec": f"{tokenizer.name}, {used} of {tokenizer.num_codebooks}"
+                + (f", rate weight {weight:g}" if weight else ""),
                 "kbps_fixed": fixed_bits(tokenizer, used) * tokenizer.frame_rate / 1000,
                 "kbps": kbits,
                 "encode_times_real_time": seconds["audio"] / seconds["encode"],
@@ -210,6 +219,9 @@ def main() -> None:
         nargs="*",
         help="numbers of codebooks, 0 for no quantization (default: 2, 4 and all)",
     )
+    parser.add_argument(
+        "--rate-weights", type=float, nargs="+", default=[0.0], metavar="X", help="of vqtok encode"
+    )
     parser.add_argument("--no-baselines", action="store_true", help="leave out the other codecs")
     parser.add_argument("--limit", type=int, help="only the first sounds")
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
@@ -219,7 +231,14 @@ def main() -> None:
     tokenizer = Tokenizer.from_pretrained(args.tokenizer)
     assert isinstance(tokenizer, AudioTokenizer)
     rates = [2, 4, tokenizer.num_codebooks] if args.codebooks is None else args.codebooks
-    rows = evaluate(tokenizer, args.data, rates, speech=args.speech, limit=args.limit)
+    rows = evaluate(
+        tokenizer,
+        args.data,
+        rates,
+        speech=args.speech,
+        limit=args.limit,
+        rate_weights=args.rate_weights,
+    )
     if not args.no_baselines:
         rate = tokenizer.sample_rate
         rows += evaluate_baselines(args.data, rate, speech=args.speech, limit=args.limit)

@@ -65,7 +65,8 @@ struct Entry {
   // At most: all that the packed form may come to hold.
   static int64_t bytes_for(int64_t codes, int64_t dim, DType dtype, Pack pack) {
     const int64_t element = pack == pack_as_is && dtype != DType::f64 ? 17 : 25;
-    return codes * (dim * element + split_layout(dim).words * int64_t{sizeof(uint32_t)} + 64);
+    const int64_t padded = (codes + 31) / 32 * 32;
+    return padded * (dim * element + split_layout(dim).words * int64_t{sizeof(uint32_t)} + 64);
   }
 
   const void* address;

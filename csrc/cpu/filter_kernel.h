@@ -18,7 +18,7 @@ namespace vqtok {
 
 constexpr int kMaxFilterDim = 1 << 14;
 constexpr int kFilterCodes = 32;  // codes are padded to a multiple
-constexpr int kFilterRows = 32;   // per panel
+constexpr int kFilterRows = kWidePanelRows;
 
 // Codes as bytes [codes][depth] and their starts [codes]. Rows as bytes [kFilterRows][depth], and as
 // a panel [depth / 4][kFilterRows][4]. depth >= dim is a multiple of `chunk`, which is a multiple of

@@ -29,6 +29,7 @@ constexpr int kRowVectors = 2, kCodes = 4;
 #endif
 constexpr int kRows = kRowVectors * kLanes;
 static_assert(kRows <= vqtok::kMaxPanelRows, "callers size their buffers by kMaxPanelRows");
+static_assert(kLanes != 16 || kRows == vqtok::kWidePanelRows, "panels go to other kernels, too");
 
 // The best score of each row within one tile. kDim is the dimension, or 0 if known at run time only.
 template <int kDim>

@@ -10,6 +10,7 @@ namespace vqtok {
 
 constexpr int kTile = 8;
 constexpr int kMaxPanelRows = 64;
+constexpr int kWidePanelRows = 32;  // where vectors have 16 lanes
 
 struct TileRange {
   const float* values;   // of tile 0

@@ -19,6 +19,7 @@ using vqtok::SplitLayout;
 constexpr int kRowVectors = 2, kRows = kRowVectors * kLanes;
 constexpr int kSplitCodes = kSplitTiles * kTile;
 static_assert(kLanes == 16, "vectors are rows of tile registers");
+static_assert(kRows == vqtok::kWidePanelRows, "panels are those of nearest_kernel.cpp");
 
 // The nearest bfloat16, in the upper half; of finite values.
 inline __m512i high_part(VecF v) {
@@ -78,13 +79,6 @@ inline void reduce(const float* products, const float* offsets, int32_t tile, Ta
     }
     take(tile, r, max(most[0], most[1]));
   }
-}
-
-inline void multiply() {
-  _tile_dpbf16ps(0, 4, 6);
-  _tile_dpbf16ps(1, 4, 7);
-  _tile_dpbf16ps(2, 5, 6);
-  _tile_dpbf16ps(3, 5, 7);
 }
 
 enum class Layout { one_step, narrow, wide };

@@ -101,7 +101,8 @@ __device__ inline float load_float(const Matrix& m, long long row, int d) {
 // magnitudes add up to |x| C over all dimensions, that is 72 u32 of |x| C. The width/8 additions
 // round by u32 of |x| C + H each; splitting each number into two TF32 numbers loses 3 x 2^-22 =
 // 12 u32, the offset and float64 inputs 3 u32. Subnormal TF32 numbers and sums may be flushed, of
-// which there are fewer than 16 per dimension.
+// which there are fewer than 16 per dimension. Of more than some 100 dimensions float32 sums, which
+// search_row compares with the same threshold, have the larger error: error_bound() sees to that.
 VQTOK_BOTH inline ErrorBound scan_bound(const CodeTable& table, int dim,
                                         double largest_squared_norm) {
   return table.wide ? error_bound(dim, largest_squared_norm, 0.125 * table.width + 100, 0x1p-122)

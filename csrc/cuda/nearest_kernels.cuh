@@ -107,8 +107,8 @@ __device__ inline double exact_distance(const Matrix& x, long long row, const Ma
   return distance;
 }
 
-// What a thread finds among every kSettleThreads-th code, with a score of its own in float32: of a
-// sum in any order, so at least as good as the one that the threshold was made for.
+// What a thread finds among every kSettleThreads-th code, with a score of its own, a float32 sum: the
+// margin that the threshold was made with allows for its error, too (error_bound.h).
 __device__ inline Nearest search_row(const Matrix& x, const Matrix& codebook,
                                      const CodeTable& table, long long row, float threshold) {
   // what is not less than infinity, NaN included, never wins
