@@ -95,8 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="X",
         help="with --pack entropy, spend bits where they matter: a bit is worth X percent of the "
-        "variance of the first codebook in squared error; for photos try 0.05 to 0.3, for sounds take "
-        "fewer codebooks instead (default: 0, the nearest codes)",
+        "variance of the first codebook in squared error; for photos try 0.05 to 0.3, for sounds "
+        "take fewer codebooks instead (default: 0, the nearest codes)",
     )
     parser.add_argument(
         "--shard-size",
