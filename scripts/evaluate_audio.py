@@ -45,6 +45,7 @@ from vqtok.media.resampling import resample
 from vqtok.nn.sound_losses import SoundLoss
 from vqtok.tokenizer import AudioTokenizer, Tokenizer
 from vqtok.tokens import Header, Sample, write_shard
+from vqtok.tokens.header import MAX_RATE_WEIGHT
 
 
 class Scores:
@@ -109,6 +110,8 @@ def evaluate(
     """
     rows = []
     for used, weight in product(rates, rate_weights):
+        if not used and weight != rate_weights[0]:
+            continue  # no codes to choose
         scores, samples = Scores(tokenizer.sample_rate, speech), []
         seconds = {"audio": 0.0, "encode": 0.0, "decode": 0.0}
         for wave in sounds(data, tokenizer.sample_rate, limit):
@@ -227,6 +230,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     args = parser.parse_args()
+    if not all(0 <= weight <= MAX_RATE_WEIGHT for weight in args.rate_weights):
+        parser.error(f"argument --rate-weights: must be from 0 to {MAX_RATE_WEIGHT:g}")
     torch.set_num_threads(args.threads)
     tokenizer = Tokenizer.from_pretrained(args.tokenizer)
     assert isinstance(tokenizer, AudioTokenizer)
