@@ -39,14 +39,12 @@ void FloatRows::load(int64_t first, int64_t count) {
 
 FloatSearch::FloatSearch(const Lookup& lookup, const Blocking& blocking,
                          const SplitCodebook* split, ExactSearch& exact)
-    : lookup_(lookup), blocking_(blocking), split_(split), exact_(exact),
-      panel_size_(lookup.codebook.dim * blocking.panel_rows),
-      split_size_(split ? split->layout().words * blocking.panel_rows : 0),
-      rows_(lookup.x, blocking.panels * blocking.panel_rows),
-      panels_((split ? 1 : blocking.panels) * panel_size_),
-      split_panels_(blocking.panels * split_size_),
+    : lookup_(lookup), blocking_(blocking), exact_(exact),
+      rows_(lookup.x, blocking.panels * blocking.panel_rows), panels_(lookup.kernel),
       margins_(blocking.panels * blocking.panel_rows), best_(margins_.size()),
-      second_(margins_.size()), best_tile_(margins_.size()) {}
+      second_(margins_.size()), best_tile_(margins_.size()) {
+  panels_.prepare(lookup.codebook, split, blocking.panels);
+}
 
 void Found::merge(const Found& other, int64_t rows) const {
   for (int64_t i = 0; i < rows; ++i) {
@@ -67,32 +65,18 @@ int FloatSearch::panel_count(int64_t block, int64_t panel) const {
   return static_cast<int>(std::clamp<int64_t>(left, 0, blocking_.panel_rows));
 }
 
-void FloatSearch::pack(int64_t panel, int count) {
-  const NearestKernel& kernel = lookup_.kernel;
-  const int rows = blocking_.panel_rows, dim = lookup_.dim();
-  float *margins = &margins_[panel * rows], *values = &panels_[split_ ? 0 : panel * panel_size_];
-  kernel.pack(rows_.panel(panel * rows, count), dim, values, margins);
-  if (split_) kernel.split->split(split_->layout(), values, &split_panels_[panel * split_size_]);
-  kernel.margins(margins, split_ ? terms_of(split_->bound()) : lookup_.margin_terms(), margins);
-}
-
 void FloatSearch::scan(int64_t block, int32_t begin, int32_t end) {
-  const NearestKernel& kernel = lookup_.kernel;
   const int rows = blocking_.panel_rows;
   const int64_t panels = blocking_.panel_count(block);
   rows_.load(blocking_.first_row(block), blocking_.row_count(block));
-  for (int64_t p = 0; p < panels; ++p) pack(p, panel_count(block, p));
+  for (int64_t p = 0; p < panels; ++p)
+    panels_.pack(p, rows_.panel(p * rows, panel_count(block, p)), &margins_[p * rows]);
   std::fill_n(best_.data(), panels * rows, -INFINITY);
   std::fill_n(second_.data(), panels * rows, -INFINITY);
   std::fill_n(best_tile_.data(), panels * rows, 0);
   for (int32_t t = begin; t < end; t += blocking_.tiles) {
     const int32_t chunk_end = std::min(end, t + blocking_.tiles);
-    for (int64_t p = 0; p < panels; ++p)
-      if (split_)
-        kernel.split->scan(split_->codes(), t, chunk_end, &split_panels_[p * split_size_],
-                           panel_scan(p));
-      else
-        kernel.scan(lookup_.tiles(t, chunk_end), &panels_[p * panel_size_], panel_scan(p));
+    for (int64_t p = 0; p < panels; ++p) panels_.scan(p, t, chunk_end, panel_scan(p));
   }
 }
 

@@ -1,6 +1,7 @@
 // The plain method of the lookup: every code is scored, in float32 or by split values.
 #pragma once
 #include "cpu/exact_search.h"
+#include "cpu/panels.h"
 
 namespace vqtok {
 
@@ -72,24 +73,20 @@ class FloatSearch {
   void scan(int64_t block, int32_t begin, int32_t end);
   int64_t settle(int64_t block);
 
-  int32_t tiles() const { return split_ ? split_->tiles() : lookup_.codebook.tiles; }
+  int32_t tiles() const { return panels_.tiles(); }
 
   Found found() { return {best_.data(), second_.data(), best_tile_.data()}; }
 
  private:
-  void pack(int64_t panel, int count);
   int64_t settle_panel(int64_t first, int64_t panel, int count);
   PanelScan panel_scan(int64_t panel);
   int panel_count(int64_t block, int64_t panel) const;
 
   const Lookup& lookup_;
   const Blocking& blocking_;
-  const SplitCodebook* split_;
   ExactSearch& exact_;
-  int64_t panel_size_, split_size_;
   FloatRows rows_;
-  Buffer<float> panels_;  // one alone if they are split
-  Buffer<uint32_t> split_panels_;
+  Panels panels_;
   Buffer<float> margins_, best_, second_;
   Buffer<int32_t> best_tile_;
 };

@@ -67,24 +67,21 @@ void compare_tile(const NearestKernel& kernel, const PackedCodebook& codebook, i
 
 void GroupSearch::search(const PackedCodebook& codebook, Groups groups, int64_t keep,
                          Choice* choices) {
-  const int64_t panels = (groups.count * groups.members + kernel_.rows - 1) / kernel_.rows;
+  const int64_t rows = groups.count * groups.members;
+  const int64_t panels = (rows + kernel_.rows - 1) / kernel_.rows;
   // with fewer tiles than are kept, all are looked into
   const int tops = static_cast<int>(std::min<int64_t>(keep, codebook.tiles + 1));
-  const SplitCodebook* split = useful_split(codebook, groups.count * groups.members, kernel_);
-  tiles_ = split ? split->tiles() : codebook.tiles;
-  pack(codebook, split, groups);
-  scan(codebook, split, panels, tops);
+  panels_.prepare(codebook, useful_split(codebook, rows, kernel_), panels);
+  pack(codebook.dim, groups);
+  scan(codebook.dim, panels, tops);
   set_thresholds(groups, keep, tops);
   decide(codebook, groups, keep, choices);
 }
 
-void GroupSearch::pack(const PackedCodebook& codebook, const SplitCodebook* split, Groups groups) {
-  const int64_t dim = codebook.dim, rows = groups.count * groups.members;
-  const int64_t panels = (rows + kernel_.rows - 1) / kernel_.rows;
+void GroupSearch::pack(int64_t dim, Groups groups) {
+  const int64_t rows = groups.count * groups.members;
   values_.resize(rows * dim);
-  panels_.resize((split ? 1 : panels) * kernel_.rows * dim);
-  split_panels_.resize(split ? panels * kernel_.rows * split->layout().words : 0);
-  margins_.resize(panels * kernel_.rows);
+  margins_.resize((rows + kernel_.rows - 1) / kernel_.rows * kernel_.rows);
   members_.resize(rows);
   for (int64_t r = 0; r < rows; ++r) {
     double squared = 0;
@@ -94,43 +91,27 @@ void GroupSearch::pack(const PackedCodebook& codebook, const SplitCodebook* spli
     }
     members_[r].half = 0.5 * squared;
   }
-  const MarginTerms terms = terms_of(split ? split->bound() : codebook.bound);
   for (int64_t first = 0; first < rows; first += kernel_.rows) {
     const int count = static_cast<int>(std::min<int64_t>(kernel_.rows, rows - first));
-    float* panel = &panels_[split ? 0 : first * dim];
-    kernel_.pack({&values_[first * dim], dim, count}, static_cast<int>(dim), panel,
-                 &margins_[first]);
-    if (split)
-      kernel_.split->split(split->layout(), panel, &split_panels_[first * split->layout().words]);
-    kernel_.margins(&margins_[first], terms, &margins_[first]);
+    panels_.pack(first / kernel_.rows, {&values_[first * dim], dim, count}, &margins_[first]);
     for (int64_t r = first; r < first + count; ++r)  // |x|^2 is rounded, too
       members_[r].error =
           0.5 * margins_[r] + double(dim + 8) * 0x1p-52 * members_[r].half;
   }
 }
 
-void GroupSearch::scan(const PackedCodebook& codebook, const SplitCodebook* split, int64_t panels,
-                       int tops) {
-  const int dim = static_cast<int>(codebook.dim);
-  const int64_t tile_bytes = codebook.dim * kTile * int64_t{sizeof(float)};
+void GroupSearch::scan(int64_t dim, int64_t panels, int tops) {
+  const int64_t tile_bytes = dim * kTile * int64_t{sizeof(float)};
+  const int32_t tiles = panels_.tiles();
   const int32_t chunk = static_cast<int32_t>(
       std::max<int64_t>(kChunkBytes / tile_bytes / kSplitTiles, 1) * kSplitTiles);
-  maxima_.resize(panels * tiles_ * kernel_.rows);
+  maxima_.resize(panels * tiles * kernel_.rows);
   tops_.assign(panels * tops * kernel_.rows, -INFINITY);
-  for (int32_t t = 0; t < tiles_; t += chunk) {
-    const int32_t end = std::min(tiles_, t + chunk);
-    for (int64_t p = 0; p < panels; ++p) {
-      float* maxima = &maxima_[(p * tiles_ + t) * kernel_.rows];
-      float* highest = &tops_[p * tops * kernel_.rows];
-      if (split)
-        kernel_.split->scan_tops(split->codes(), t, end,
-                                 &split_panels_[p * kernel_.rows * split->layout().words], tops, maxima,
-                                 highest);
-      else
-        kernel_.scan_tops({codebook.values.data(), codebook.offsets.data(), dim, t, end},
-                          &panels_[p * kernel_.rows * dim], tops, maxima, highest);
-    }
-  }
+  for (int32_t t = 0; t < tiles; t += chunk)
+    for (int64_t p = 0; p < panels; ++p)
+      panels_.scan_tops(p, t, std::min(tiles, t + chunk), tops,
+                        &maxima_[(p * tiles + t) * kernel_.rows],
+                        &tops_[p * tops * kernel_.rows]);
 }
 
 void GroupSearch::set_thresholds(Groups groups, int64_t keep, int tops) {
@@ -172,7 +153,7 @@ void GroupSearch::decide(const PackedCodebook& codebook, Groups groups, int64_t 
   hits_.resize(int64_t{kListedTiles} * kernel_.rows);
   for (int64_t first = 0; first < rows; first += kernel_.rows)
     for (int32_t t = 0; t < codebook.tiles; t += kListedTiles) {
-      const int count = kernel_.list_tiles(&maxima_[first * tiles_ + int64_t{t} * kernel_.rows], t,
+      const int count = kernel_.list_tiles(&maxima_[first * panels_.tiles() + int64_t{t} * kernel_.rows], t,
                                            std::min(codebook.tiles, t + kListedTiles),
                                            &thresholds_[first], hits_.data());
       for (int h = 0; h < count; ++h) compare(first + hits_[h].row, hits_[h].tile);

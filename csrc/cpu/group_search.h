@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpu/buffer.h"
-#include "cpu/nearest.h"
+#include "cpu/panels.h"
 
 namespace vqtok {
 
@@ -38,7 +38,7 @@ struct Groups {
 // answers. What is left is decided in float64.
 class GroupSearch {
  public:
-  explicit GroupSearch(const NearestKernel& kernel) : kernel_(kernel) {}
+  explicit GroupSearch(const NearestKernel& kernel) : kernel_(kernel), panels_(kernel) {}
 
   // Writes the `keep` nearest choices of each group, nearest first: choices [groups][keep], where
   // keep <= members * codes.
@@ -50,15 +50,14 @@ class GroupSearch {
     double half, error;  // of h; an infinite error: float32 says nothing
   };
 
-  void pack(const PackedCodebook& codebook, const SplitCodebook* split, Groups groups);
-  void scan(const PackedCodebook& codebook, const SplitCodebook* split, int64_t panels, int tops);
+  void pack(int64_t dim, Groups groups);
+  void scan(int64_t dim, int64_t panels, int tops);
   void set_thresholds(Groups groups, int64_t keep, int tops);
   void decide(const PackedCodebook& codebook, Groups groups, int64_t keep, Choice* choices);
 
   const NearestKernel& kernel_;
-  int32_t tiles_ = 0;  // that were scored
-  std::vector<float> values_, panels_, margins_, maxima_, tops_, thresholds_;
-  std::vector<uint32_t> split_panels_;
+  Panels panels_;
+  std::vector<float> values_, margins_, maxima_, tops_, thresholds_;
   std::vector<Member> members_;
   std::vector<double> bounds_;
   std::vector<TileHit> hits_;
