@@ -254,7 +254,7 @@ def ladders(modality: str) -> tuple[dict[str, Any], ...]:
     if modality == "image":
         one = {"left": first[:1], "and up": first[:2], "and diagonals": first[:4], "all 6": first}
     else:
-        one = {"1 frame": first[:1], "2 frames": first[:2], "all": first}
+        one = {"1 frame": first[:1], "3 frames": first[:3], "all": first}
     two = {
         "its own alone": own,
         "codebook 1 here": (here, *own),

@@ -87,8 +87,8 @@ greedily and unquantized; hours are those of the training, on a machine with oth
 Debian 12 packages, and two public collections of speech. Material under GPL terms was left out, and
 of the sounds counted here those shorter than half a second.
 
-| source | sounds | minutes | licence |
-|---|---|---|---|
+| source | sounds | minutes | licence | for |
+|---|---|---|---|---|
 {sources}
 """
 
@@ -223,10 +223,10 @@ def history(run: Path, tokenizer: AudioTokenizer) -> list[str]:
 
 
 def source_lines(sources: Path) -> list[str]:
-    """Table rows: source, sounds, minutes, licence."""
+    """Table rows: source, sounds, minutes, licence, what for."""
     with open(sources, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    keys = ("source", "sounds", "minutes", "licence")
+    keys = ("source", "sounds", "minutes", "licence", "for")
     return ["| " + " | ".join(row[key] for key in keys) + " |" for row in rows]
 
 

@@ -2,12 +2,13 @@
 
     python scripts/get_sounds.py OUT [CORPUS]
 
-Downloads Debian packages (``apt-get download``, checked by SHA-256, nothing is installed), unpacks
-them in OUT, converts G.722 prompts to FLAC, and writes
+Downloads Debian packages (1.9 GB by ``apt-get download``, checked by SHA-256, nothing is
+installed), unpacks them in OUT, converts G.722 prompts to FLAC, and writes
 
 - ``OUT/sounds.txt``: what to train on (for ``vqtok train --data``), one file a line, some of them
   several times;
-- ``OUT/sources.tsv``: package, sounds, minutes, licence.
+- ``OUT/prior.txt``: what to train its prior on, more music and all of that twice;
+- ``OUT/sources.tsv``: package, sounds, minutes, licence, and which of the two it is for.
 
 CORPUS is a folder with more of them: a ``manifest.tsv`` with columns ``role``, ``file``, ``source``
 and ``licence``, files relative to the folder above. Taken are those of roles ``train_*`` under the
@@ -20,9 +21,10 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import av
 import numpy as np
@@ -34,12 +36,13 @@ from vqtok.cli import exit_code
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian 12 package: the files that a glob finds in it are sounds."""
+    """A Debian 12 package: what a glob finds in it, or in a zip file in it, are sounds."""
 
     name: str
     sha256: str
     glob: str
     licence: str
+    archive: str = ""
 
 
 _ASTERISK = "CC-BY-SA-3.0"
@@ -100,6 +103,51 @@ PACKAGES = [
     ),
 ]
 
+_GAMES = "usr/share/games"
+_BSD = "BSD-2-Clause"
+# For the prior alone.
+MUSIC = [
+    Package(
+        "singularity-music",
+        "139ba1e408eeb0a72f1fff3760ca46558b9f81bed97dc8c0efa108c4007f4845",
+        f"{_GAMES}/singularity/music/**/*.ogg",
+        "CC-BY-SA-3.0",
+    ),
+    Package(
+        "flare-game",
+        "4ab6a8298276013d35a0806257e130d992761af1b749041433b409c3dafec508",
+        f"{_GAMES}/flare/mods/fantasycore/music/*.ogg",
+        "CC-BY-SA-3.0",
+    ),
+    Package(
+        "megaglest-data",
+        "ed4783d9fc78e201a548b266f7c30325eb16cfd58a20bf4597dd6e622f84a07e",
+        f"{_GAMES}/megaglest/**/music/*.ogg",
+        "CC-BY-SA-3.0",
+    ),
+    Package(
+        "0ad-data",
+        "53745ae74d05bccf6783400fa98f3932b21729ab9d2e86151aa2c331c3455178",
+        "audio/music/*.ogg",
+        "CC-BY-SA-3.0",
+        archive=f"{_GAMES}/0ad/mods/public/public.zip",
+    ),
+    *(
+        Package(f"{name}-data", sha256, f"{_GAMES}/**/*.ogg", _BSD)
+        for name, sha256 in {
+            "a7xpg": "7407c74e6160be0db3713d79176f9ba984fcd59437ac8127b60033d6bf44ba6a",
+            "gunroar": "d5b0b86f4baef55534d83e77c7a66c91d4c385168fcb19e090553827e282f360",
+            "mu-cade": "0486ba0460f0d1d7c9d41b44d5209610e000fc2aea8f6bb3d15de7f6f6664bd1",
+            "noiz2sa": "7e38af552d946eaaf06ab2789c921972bb2bd88f202d48113faf11a30a614223",
+            "parsec47": "5411a7a186cd06433db14b82b6f90e1f3e2cb345dfaf6f4d0f14dec17de8beff",
+            "rrootage": "790ef886eb9705a9fc8b71069a31c4beab3beb4512603a1b87f90258879e4ccf",
+            "titanion": "8a291c78bbd2b48e932439aefa219243ea72095e5a92cabb69b54af4797e2008",
+            "torus-trooper": "774d4134f57dd201ae89471b2d3fd1f0b7255dc0ceabcfe0d9e6c3e6b34499aa",
+            "tumiki-fighters": "74eb827adfbe9622d693c4bc1c930ad7a5846242689c34da64c97ba214995fba",
+        }.items()
+    ),
+]
+
 CORPUS_LICENCES = {
     "CC0-1.0",
     "CC-BY-4.0 (LibriSpeech)",
@@ -127,11 +175,25 @@ def as_flac(prompt: Path) -> Path | None:
     return target
 
 
-def of_packages(out: Path) -> list[tuple[str, str, Path]]:
+def unzipped(archive: Path, folder: Path, glob: str) -> Path:
+    """The files of a zip file that a glob finds, in a folder, which is returned."""
+    if not folder.is_dir():
+        unpacked = folder.with_name(f"{folder.name}.tmp")
+        with zipfile.ZipFile(archive) as file:
+            for name in file.namelist():
+                if PurePath(name).match(glob):
+                    file.extract(name, unpacked)
+        unpacked.rename(folder)
+    return folder
+
+
+def of_packages(packages: list[Package], out: Path) -> list[tuple[str, str, Path]]:
     """(package, licence, file) of every sound in the packages."""
     found: list[tuple[str, str, Path]] = []
-    for package in PACKAGES:
+    for package in packages:
         folder = fetch(package.name, package.sha256, out / "debs", out / package.name)
+        if package.archive:
+            folder = unzipped(folder / package.archive, out / f"{package.name}.zip", package.glob)
         for file in sorted(folder.glob(package.glob)):
             sound = as_flac(file) if file.suffix == ".g722" else file
             if sound is not None:
@@ -161,19 +223,23 @@ def main() -> None:
     parser.add_argument("corpus", metavar="CORPUS", type=Path, nargs="?")
     args = parser.parse_args()
     out = args.out.resolve()
-    found = of_packages(out) + (of_corpus(args.corpus) if args.corpus else [])
-    lines, totals = [], defaultdict(lambda: [0, 0.0])
-    for source, licence, path in found:
-        lines += [f"{path}\n"] * REPEATED.get(source, 1)
-        totals[source, licence][0] += 1
-        totals[source, licence][1] += soundfile.info(path).duration / 60
+    both = of_packages(PACKAGES, out) + (of_corpus(args.corpus) if args.corpus else [])
+    music = of_packages(MUSIC, out)
+    lines = [f"{path}\n" for source, _, path in both for _ in range(REPEATED.get(source, 1))]
     (out / "sounds.txt").write_text("".join(lines), encoding="utf-8")
+    more = [f"{path}\n" for _, _, path in music]
+    (out / "prior.txt").write_text("".join(lines + lines + more), encoding="utf-8")
+    totals: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+    for use, found in (("tokenizer, prior", both), ("prior", music)):
+        for source, licence, path in found:
+            totals[source, licence, use][0] += 1
+            totals[source, licence, use][1] += soundfile.info(path).duration / 60
     with open(out / "sources.tsv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(["source", "sounds", "minutes", "licence"])
-        for (source, licence), (sounds, minutes) in totals.items():
-            table.writerow([source, sounds, f"{minutes:.1f}", licence])
-    print(f"{len(found)} sounds in {out / 'sounds.txt'}")
+        table.writerow(["source", "sounds", "minutes", "licence", "for"])
+        for (source, licence, use), (sounds, minutes) in totals.items():
+            table.writerow([source, sounds, f"{minutes:.1f}", licence, use])
+    print(f"{len(both)} sounds in {out / 'sounds.txt'}, {len(music)} more in {out / 'prior.txt'}")
 
 
 if __name__ == "__main__":

@@ -25,11 +25,8 @@ python -m vqtok train audio --data "$work/sounds.txt" --validation "$speech" --o
     --name audio --init audio@1 --steps "${STEPS:-4500}" --batch-size 12 --crop 28800 \
     --learning-rate 0.0008 --save-every 300 --threads 1
 python "$scripts/bundle_audio.py" "$run"
-# Twice: the second goes on from the first, in larger batches.
-for _ in 1 2; do
-    python "$scripts/train_priors.py" audio "$work/sounds.txt" "$speech" "$music" \
-        --steps "${PRIOR_STEPS:-5000}"
-done
+python "$scripts/train_priors.py" audio "$work/prior.txt" "$speech" "$music" --afresh \
+    --steps "${PRIOR_STEPS:-9000}" --batch-size 3072 --threads 2
 rates="0 1 2 4 6 8 10"
 python "$scripts/evaluate_audio.py" audio "$speech" --speech --codebooks $rates --json \
     > "$work/speech.jsonl"

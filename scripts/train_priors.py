@@ -1,14 +1,15 @@
 """Train the prior of a bundled tokenizer, put it beside the weights and describe it in the card.
 
     python scripts/train_priors.py photo CORPUS
-    python scripts/train_priors.py audio SOUNDS VALIDATION...
+    python scripts/train_priors.py audio SOUNDS VALIDATION... --batch-size 3072
 
 CORPUS: a folder of photos with manifest.tsv (see select_photos.py); the photos that were left out
 of the tokenizer's training are not trained on here either, and judge. Each photo is seen four
 times: as it is, mirrored, cut so that the grid of codes falls elsewhere, and at 0.7 of its size;
 half of them with codes chosen by their bits if there is a prior already, so the second run of this
-command makes a prior that knows such codes, too. It goes on from the first's, in larger batches.
-SOUNDS: sounds.txt (see get_sounds.py), each as often as it is listed; VALIDATION: folders of sounds
+command makes a prior that knows such codes, too. It goes on from the first's, in larger batches;
+--afresh starts from nothing.
+SOUNDS: prior.txt (see get_sounds.py), each as often as it is listed; VALIDATION: folders of sounds
 to judge by.
 """
 
@@ -63,6 +64,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("validation", type=Path, nargs="*")
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch-size", type=int, help="2048, or 4096 from a prior on")
+    parser.add_argument("--afresh", action="store_true", help="forget the prior that is there")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -79,9 +82,12 @@ def main() -> None:
             bar.set_postfix(bits=f"{bits:.3f}", refresh=False)
 
         config = PriorConfig(steps=args.steps)
-        if tokenizer.prior is not None:
+        start = None if args.afresh else tokenizer.prior
+        if start is not None:
             config = replace(config, batch_size=4096, learning_rate=1.5e-3, seed=7)
-        prior = train_prior(tokenizer, samples, config, validation, progress, start=tokenizer.prior)
+        if args.batch_size is not None:
+            config = replace(config, batch_size=args.batch_size)
+        prior = train_prior(tokenizer, samples, config, validation, progress, start)
     bundle(prior, args.tokenizer)
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import debian  # type: ignore[import-not-found]
 import get_corpus  # type: ignore[import-not-found]
+import get_sounds  # type: ignore[import-not-found]
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not there")
 
@@ -121,6 +123,16 @@ def test_a_machine_without_apt_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match=r"some is a Debian package.* no apt-get here"):
         debian.fetch("some", "00", tmp_path, tmp_path / "unpacked")
+
+
+def test_sounds_inside_a_zip_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "public.zip", "w") as file:
+        for name in ("audio/music/a.ogg", "audio/voice/b.ogg", "audio/music/c.txt"):
+            file.writestr(name, name)
+    folder = tmp_path / "out" / "game.zip"
+    for _ in range(2):
+        assert get_sounds.unzipped(tmp_path / "public.zip", folder, "audio/music/*.ogg") == folder
+        assert [path.name for path in folder.rglob("*.*")] == ["a.ogg"]
 
 
 @pytest.mark.parametrize("script", ["get_corpus.py", "get_sounds.py", "select_photos.py"])

@@ -147,5 +147,5 @@ def test_a_prior_of_another_form_is_no_start(trained: Any) -> None:
     tensors = {**trained.tensors, "0.context": trained.tensors["0.context"] * [[1, 2, 2]]}
     tensors["0.context"] = tensors["0.context"].astype(np.int32)
     far = Prior(tensors, codebook_sizes=SIZES, modality="image", tokenizer="0" * 64)
-    with pytest.raises(UsageError, match="more than 3 codes away"):
+    with pytest.raises(UsageError, match="more than 8 rows or 3 columns away"):
         train_prior(tokenizer(), chains(3, (4, 4)), start=far)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vqtok.errors import UsageError
-from vqtok.training.prior.grids import MARGIN
+from vqtok.training.prior.grids import MARGINS
 from vqtok.training.prior.plan import contexts_of, groups_of, plan_prior
 
 
@@ -15,7 +15,8 @@ def test_contexts_are_known_when_a_code_is_decoded(modality: str, q: int) -> Non
     assert [c for c, _, _ in contexts] == sorted(c for c, _, _ in contexts)
     assert {c for c, _, _ in contexts} == set(range(q + 1))
     for codebook, da, db in contexts:
-        assert max(abs(da), abs(db)) <= MARGIN
+        assert abs(da) <= MARGINS[0]
+        assert abs(db) <= MARGINS[1]
         # codes of one codebook are decoded in the order of 2 a + b
         assert codebook < q or 2 * da + db < 0
 
@@ -30,6 +31,13 @@ def test_a_plan_fits_and_more_bytes_give_a_wider_one(sizes: tuple[int, ...], mod
     assert small.networks[0].hidden < large.networks[0].hidden
     for size, network in zip(sizes, small.networks, strict=True):
         assert bool(network.groups) == (size > 4096)
+
+
+def test_the_first_codebook_of_sound_has_the_widest_network() -> None:
+    plan = plan_prior((1024,) * 10, "audio")
+    first, *others = [network.hidden for network in plan.networks]
+    assert all(a > b for other in others for a, b in zip(first, other, strict=True))
+    assert plan.num_bytes > 950_000
 
 
 @pytest.mark.parametrize("size", [4097, 5000, 16384, 65536, 1 << 20])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vqtok.training.prior.plan import Context
 
-MARGIN = 3
-"""Furthest offset of a context."""
+MARGINS = (8, 3)
+"""Furthest offsets of a context, along either axis."""
 
 
 class Grids:
@@ -38,11 +38,12 @@ class Grids:
         start = 0
         for codes in samples:
             rows, columns, depth = codes.shape
-            shape = (rows + 2 * MARGIN, columns + 2 * MARGIN, depth)
+            above, left = MARGINS
+            shape = (rows + 2 * above, columns + 2 * left, depth)
             padded = np.broadcast_to(outside, shape).copy()
-            padded[MARGIN : MARGIN + rows, MARGIN : MARGIN + columns] = codes
-            inside = np.arange(MARGIN, MARGIN + rows)[:, None] * shape[1]
-            inside = inside + np.arange(MARGIN, MARGIN + columns)
+            padded[above : above + rows, left : left + columns] = codes
+            inside = np.arange(above, above + rows)[:, None] * shape[1]
+            inside = inside + np.arange(left, left + columns)
             flat.append(padded.reshape(-1, depth))
             positions.append(start + inside.ravel())
             strides.append(np.full(inside.size, shape[1], np.int32))

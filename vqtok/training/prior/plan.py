@@ -15,25 +15,35 @@ MAX_OUTCOMES = 4096
 """Most codes that one softmax tells apart; a larger codebook is cut into groups."""
 DEFAULT_BYTES = 1_000_000
 
-_OWN = {
-    "image": ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)),
-    "audio": ((-1, 0), (-2, 0), (-3, 0), (0, -1)),
+Offsets = tuple[tuple[int, int], ...]
+
+
+def _frames(first: int, last: int) -> Offsets:
+    """From the nearest on."""
+    return tuple((a, 0) for a in sorted(range(first, last + 1), key=abs))
+
+
+# Of the codebook itself: the first, and others.
+_OWN: dict[str, tuple[Offsets, Offsets]] = {
+    "image": (
+        ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)),
+        ((0, -1), (-1, 0), (-1, -1), (-1, 1)),
+    ),
+    "audio": ((*_frames(-8, -1), (0, -1)), (*_frames(-4, -1), (0, -1))),
 }
-_CLOSEST = {"image": 4, "audio": 2}
 # An earlier codebook is known everywhere, so contexts may also lie ahead: codebook q - 1, then
 # q - 2, and so on; the last entry stands for all that are earlier still.
-_EARLIER: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
+_EARLIER: dict[str, tuple[Offsets, ...]] = {
     "image": (
         ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)),
         ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)),
         ((0, 0),),
     ),
-    "audio": (
-        ((0, 0), (1, 0), (-1, 0)),
-        ((0, 0), (1, 0), (-1, 0)),
-        ((0, 0),),
-    ),
+    "audio": (_frames(-3, 3), _frames(-1, 1), _frames(0, 0)),
 }
+# How much wider than the others' the hidden layers of the first codebook are: of sound, it is the
+# one of which most can be told.
+_LEAD = {"image": 1.0, "audio": 1.5}
 # Widths of embeddings, of the hidden layers, from generous to tiny: the first that fits is taken.
 _WIDTHS = (
     (48, 256, 192),
@@ -49,6 +59,7 @@ _WIDTHS = (
     (16, 64, 64),
     (16, 128, 48),
     (16, 96, 48),
+    (16, 80, 48),
     (16, 64, 48),
     (16, 64, 32),
     (8, 32, 32),
@@ -121,9 +132,10 @@ def plan_prior(
         )
     contexts = [contexts_of(q, modality) for q in range(len(codebook_sizes))]
     for width, *hidden in _WIDTHS:
+        lead = tuple(round(each * _LEAD[modality]) for each in hidden)
         networks = tuple(
-            NetworkPlan(own, tuple(hidden), groups_of(size))
-            for own, size in zip(contexts, codebook_sizes, strict=True)
+            NetworkPlan(own, tuple(hidden) if q else lead, groups_of(size))
+            for q, (own, size) in enumerate(zip(contexts, codebook_sizes, strict=True))
         )
         plan = PriorPlan(tuple(codebook_sizes), modality, width, networks)
         if plan.num_bytes <= max_bytes:
@@ -136,7 +148,7 @@ def plan_prior(
 
 def contexts_of(q: int, modality: str) -> tuple[Context, ...]:
     """The contexts of codebook ``q``, sorted by codebook."""
-    own = _OWN[modality][: None if q == 0 else _CLOSEST[modality]]
+    own = _OWN[modality][min(q, 1)]
     found = [(q, *offset) for offset in own]
     for back in range(1, q + 1):
         offsets = _EARLIER[modality][min(back, len(_EARLIER[modality])) - 1]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vqtok.errors import UsageError
 from vqtok.tokens.prior import Prior
-from vqtok.training.prior.grids import MARGIN
+from vqtok.training.prior.grids import MARGINS
 from vqtok.training.prior.plan import NetworkPlan, PriorPlan
 from vqtok.training.prior.twin import OUTPUT_SHIFT, UNIT, FloatTwin, Layer, Network
 
@@ -27,11 +27,16 @@ def plan_of(prior: Prior) -> PriorPlan:
         layers = len(tensors[f"{q}.shifts"]) - 1 - (f"{q}.groups.bias" in tensors)
         hidden = tuple(len(tensors[f"{q}.hidden.{index}.bias"]) for index in range(layers))
         networks.append(NetworkPlan(contexts, hidden, len(tensors.get(f"{q}.groups.bias", ()))))
-    furthest = max(abs(d) for plan in networks for _, *offsets in plan.contexts for d in offsets)
-    if len(widths) != 1 or furthest > MARGIN:
+    too_far = any(
+        abs(d) > most
+        for plan in networks
+        for _, *offsets in plan.contexts
+        for d, most in zip(offsets, MARGINS, strict=True)
+    )
+    if len(widths) != 1 or too_far:
         raise UsageError(
             "this prior cannot be trained on: it has embeddings of several widths, or contexts "
-            f"more than {MARGIN} codes away"
+            f"more than {MARGINS[0]} rows or {MARGINS[1]} columns away"
         )
     return PriorPlan(prior.codebook_sizes, prior.modality, widths.pop(), tuple(networks))
 
