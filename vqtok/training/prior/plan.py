@@ -14,6 +14,7 @@ Context = tuple[int, int, int]
 MAX_OUTCOMES = 4096
 """Most codes that one softmax tells apart; a larger codebook is cut into groups."""
 DEFAULT_BYTES = 1_000_000
+_FILE_BYTES, _TENSOR_BYTES = 1_500, 96  # of the header: in all, and for each tensor
 
 Offsets = tuple[tuple[int, int], ...]
 
@@ -59,7 +60,7 @@ _WIDTHS = (
     (16, 64, 64),
     (16, 128, 48),
     (16, 96, 48),
-    (16, 80, 48),
+    (16, 76, 48),
     (16, 64, 48),
     (16, 64, 32),
     (8, 32, 32),
@@ -101,10 +102,12 @@ class PriorPlan:
 
     @property
     def num_bytes(self) -> int:
-        """Of all tensors in the file."""
+        """What the file will hardly exceed."""
         used = {context[0] for network in self.networks for context in network.contexts}
-        total = sum((self.codebook_sizes[c] + 1) * self.width for c in used)
+        total = _FILE_BYTES + sum((self.codebook_sizes[c] + 1) * self.width for c in used)
+        total += _TENSOR_BYTES * len(used)
         for size, network in zip(self.codebook_sizes, self.networks, strict=True):
+            total += _TENSOR_BYTES * (2 * len(network.hidden) + (7 if network.groups else 4))
             widths = (len(network.contexts) * self.width, *network.hidden)
             total += sum((a + 4) * b for a, b in pairwise(widths))
             total += (size + network.groups) * (widths[-1] + 4) + 4 * len(widths)
