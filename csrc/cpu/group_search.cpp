@@ -153,9 +153,10 @@ void GroupSearch::decide(const PackedCodebook& codebook, Groups groups, int64_t 
   hits_.resize(int64_t{kListedTiles} * kernel_.rows);
   for (int64_t first = 0; first < rows; first += kernel_.rows)
     for (int32_t t = 0; t < codebook.tiles; t += kListedTiles) {
-      const int count = kernel_.list_tiles(&maxima_[first * panels_.tiles() + int64_t{t} * kernel_.rows], t,
-                                           std::min(codebook.tiles, t + kListedTiles),
-                                           &thresholds_[first], hits_.data());
+      const float* maxima = &maxima_[first * panels_.tiles() + int64_t{t} * kernel_.rows];
+      const int count =
+          kernel_.list_tiles(maxima, t, std::min(codebook.tiles, t + kListedTiles),
+                             &thresholds_[first], hits_.data());
       for (int h = 0; h < count; ++h) compare(first + hits_[h].row, hits_[h].tile);
     }
   for (int64_t r = 0; r < rows; ++r)
