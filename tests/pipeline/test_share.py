@@ -188,10 +188,11 @@ def test_the_command_line_takes_its_share(photos, tmp_path: Path, capsys, monkey
 
 def test_of_plans_that_begin_at_once_one_is_taken(toy, photos, tmp_path) -> None:
     """Where there are no locks too: threads in step, each with another plan, then with the same."""
-    tokenizer, together, found = toy.ToyTokenizer(), threading.Barrier(4), []
+    tokenizer, found = toy.ToyTokenizer(), []
+    start, together = threading.Barrier(4), threading.Barrier(4)
 
     def begin(plan: Plan, out: Path) -> None:
-        together.wait()
+        start.wait()  # a barrier of its own: one may break the other before all have left this
         try:
             with open_workspace(out, plan, shared=True) as workspace:
                 together.wait(timeout=20)  # nobody has left before all have looked
