@@ -1,13 +1,21 @@
 #include "cpu/panels.h"
 
 namespace vqtok {
+namespace {
+
+// Tiles of a panel that is not aligned are loaded more slowly.
+template <class T> void make_room(Buffer<T>& buffer, int64_t size) {
+  if (buffer.size() < size) buffer = Buffer<T>(size);
+}
+
+}  // namespace
 
 void Panels::prepare(const PackedCodebook& codebook, const SplitCodebook* split, int64_t count) {
   codebook_ = &codebook;
   split_ = split;
   size_ = (split ? split->layout().words : codebook.dim) * kernel_.rows;
-  values_.resize(split ? codebook.dim * kernel_.rows : count * size_);
-  if (split) split_values_.resize(count * size_);
+  make_room(values_, split ? codebook.dim * kernel_.rows : count * size_);
+  if (split) make_room(split_values_, count * size_);
 }
 
 void Panels::pack(int64_t panel, PanelRows rows, float* margins) {

@@ -2,8 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#include <vector>
-
+#include "cpu/buffer.h"
 #include "cpu/nearest.h"
 
 namespace vqtok {
@@ -35,9 +34,9 @@ class Panels {
   const NearestKernel& kernel_;
   const PackedCodebook* codebook_ = nullptr;
   const SplitCodebook* split_ = nullptr;
-  int64_t size_ = 0;           // of a panel
-  std::vector<float> values_;  // of one panel alone if they are split
-  std::vector<uint32_t> split_values_;
+  int64_t size_ = 0;      // of a panel
+  Buffer<float> values_;  // of one panel alone if they are split
+  Buffer<uint32_t> split_values_;
 };
 
 }  // namespace vqtok
